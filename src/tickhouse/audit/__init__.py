@@ -1,0 +1,1 @@
+"""The proof: reads every layer, changes nothing."""

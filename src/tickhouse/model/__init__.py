@@ -1,0 +1,1 @@
+"""The words of tickhouse: frames, positions, sessions, symbols, units. Pure: no I/O, no clock."""

@@ -1,0 +1,176 @@
+"""The frame: one message exactly as a feed delivered it, wrapped once at receipt (DESIGN 3).
+
+```json
+{"v":1,"src":"finnhub.ws","ses":"<uuid7>","seq":17,"rx":1732300000123456789,"sym":null,"raw":{…}}
+```
+
+The envelope is the log record's value. `raw` is the payload byte for byte where it is strict,
+one-line JSON in UTF-8 of bounded depth; otherwise `text` (a JSON string) or `b64` holds it. The
+lander adds the position by splicing bytes in front and never interprets `raw`.
+"""
+
+import base64
+import re
+from collections.abc import Iterable, Sequence
+from typing import Final
+
+import msgspec
+
+ENVELOPE_VERSION: Final = 1
+FRAME_BYTES_MAX: Final = 1_000_000
+"""An envelope larger than this is refused at receipt with a recorded gap (Kafka's usual limit)."""
+DEPTH_MAX: Final = 64
+"""Deeper JSON is kept as text: no parser downstream needs to recurse further."""
+
+_PREFIX: Final = b'{"v":1,"src":"'
+_OPENERS: Final = re.compile(rb'"(?:[^"\\]|\\.)*"|([\[{])|([\]}])')
+_raw_decoder = msgspec.json.Decoder(msgspec.Raw)
+
+
+class Envelope(msgspec.Struct, frozen=True, gc=False):
+    """A frame with its identity: `(ses, seq)` within a stream.
+
+    Attributes:
+        v: version of the envelope, 1.
+        src: mode and payload kind, such as "finnhub.ws", "sim:finnhub.ws", "replay:binance.ws".
+        ses: random id of the connection (UUIDv7).
+        seq: message number in its session and stream, from 0, dense.
+        rx: receipt, UNIX nanoseconds UTC.
+        sym: symbol, only where the payload does not name it (REST bodies).
+        raw: the payload where it is strict one-line JSON.
+        text: the payload where it is other UTF-8 text.
+        b64: the payload otherwise.
+    """
+
+    v: int
+    src: str
+    ses: str
+    seq: int
+    rx: int
+    sym: str | None = None
+    raw: msgspec.Raw = msgspec.Raw()
+    text: str | None = None
+    b64: str | None = None
+
+
+_envelope_decoder = msgspec.json.Decoder(Envelope)
+
+
+def decode_envelope(value: bytes) -> Envelope | None:
+    """The envelope in a log record's value, or None where the value is not one.
+
+    Never raises: a record that is not an envelope is landed as poison.
+    """
+    if not value.startswith(_PREFIX) or b"\n" in value or b"\r" in value:
+        return None
+    try:
+        envelope = _envelope_decoder.decode(value)
+        if not value.isascii():
+            value.decode()
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+    payloads = (bool(bytes(envelope.raw)), envelope.text is not None, envelope.b64 is not None)
+    return envelope if envelope.v == ENVELOPE_VERSION and sum(payloads) == 1 else None
+
+
+def encode_frames(
+    payloads: Sequence[bytes],
+    *,
+    source: str,
+    session: str,
+    first_seq: int,
+    received_at_ns: int,
+    symbol: str | None = None,
+) -> list[bytes]:
+    """Wrap payloads received together; the n-th gets message number `first_seq + n`.
+
+    Args:
+        payloads: messages in order of receipt.
+        source: see `Envelope.src`.
+        session: see `Envelope.ses`.
+        first_seq: message number of the first payload.
+        received_at_ns: receipt of the batch, UNIX nanoseconds UTC.
+        symbol: see `Envelope.sym`.
+    """
+    head = b'%b%b","ses":"%b","seq":' % (_PREFIX, source.encode(), session.encode())
+    tail = b',"rx":%d,"sym":%b,' % (received_at_ns, msgspec.json.encode(symbol))
+    return [
+        b"%b%d%b%b}" % (head, seq, tail, _payload_field(payload))
+        for seq, payload in enumerate(payloads, first_seq)
+    ]
+
+
+def _payload_field(payload: bytes) -> bytes:
+    if is_strict_json_line(payload):
+        return b'"raw":' + payload
+    try:
+        text = payload.decode()
+    except UnicodeDecodeError:
+        return b'"b64":"' + base64.b64encode(payload) + b'"'
+    return b'"text":' + msgspec.json.encode(text)
+
+
+def is_strict_json_line(payload: bytes) -> bool:
+    r"""Whether `payload` is UTF-8, strict JSON, on one line and of bounded depth.
+
+    >>> is_strict_json_line(b'{"p":1.5}'), is_strict_json_line(b'{"p":NaN}')
+    (True, False)
+    >>> is_strict_json_line(b'{"p":\n1}'), is_strict_json_line(b'[' * 99 + b']' * 99)
+    (False, False)
+    """
+    if b"\n" in payload or b"\r" in payload:
+        return False
+    if payload.count(b"[") + payload.count(b"{") > DEPTH_MAX and _depth(payload) > DEPTH_MAX:
+        return False
+    try:
+        _raw_decoder.decode(payload)
+        if not payload.isascii():
+            payload.decode()
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return False
+    return True
+
+
+def _depth(payload: bytes) -> int:
+    depth = deepest = 0
+    for match in _OPENERS.finditer(payload):
+        if match[1]:
+            depth += 1
+            deepest = max(deepest, depth)
+        elif match[2]:
+            depth -= 1
+    return deepest
+
+
+class BronzeLines(msgspec.Struct, frozen=True):
+    """Lines of a bronze object, and the receipt times they span (None: only poison)."""
+
+    lines: list[bytes]
+    rx_min: int | None
+    rx_max: int | None
+
+
+def splice_positions(
+    values: Sequence[bytes],
+    *,
+    topic_id: str,
+    part: int,
+    offsets: Iterable[int],
+    log_times_ms: Iterable[int],
+) -> BronzeLines:
+    """Bronze lines of log records: the position in front of the envelope, or a poison line.
+
+    Every offset gives exactly one line, whatever its value is. Lines carry no newline.
+    """
+    head = b'{"t":"%b","p":%d,"o":' % (topic_id.encode(), part)
+    envelopes = [decode_envelope(value) for value in values]
+    received = [envelope.rx for envelope in envelopes if envelope is not None]
+    lines = [
+        b'%b%d,"lt":%d,%b' % (head, offset, at, value[1:])
+        if envelope is not None
+        else b'%b%d,"lt":%d,"poison_b64":"%b"}' % (head, offset, at, base64.b64encode(value))
+        for value, envelope, offset, at in zip(
+            values, envelopes, offsets, log_times_ms, strict=True
+        )
+    ]
+    return BronzeLines(lines, min(received, default=None), max(received, default=None))

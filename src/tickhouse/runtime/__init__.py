@@ -1,0 +1,1 @@
+"""Picks the backends by URL and supervises the stages."""

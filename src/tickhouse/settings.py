@@ -1,0 +1,127 @@
+"""Settings: one frozen object from flags > `TICKHOUSE_*` > `tickhouse.toml` > defaults.
+
+URLs pick the backends. Read at the edge, passed down as values.
+"""
+
+from pathlib import Path
+
+from pydantic import Field, field_validator
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
+from typing_extensions import override
+
+SETTINGS_FILE = "tickhouse.toml"
+
+
+class Settings(BaseSettings):
+    """Everything that can be set; each field is documented in `docs/settings.md`."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="TICKHOUSE_",
+        toml_file=SETTINGS_FILE,
+        frozen=True,
+        extra="forbid",
+        hide_input_in_errors=True,
+        use_attribute_docstrings=True,
+    )
+
+    data: Path = Path("data")
+    """Folder of the embedded backends, published gold and run files."""
+
+    source: str = "sim://sp500"
+    """Feed: `sim://…` (simulator) or `replay:<file or folder>` (recorded frames)."""
+
+    log: str = ""
+    """Log: `sqlite:///<path>`; default `<data>/log/log.db`."""
+
+    lake: str = ""
+    """Lake: `file:///<folder>`; default `<data>/lake`."""
+
+    warehouse: str = ""
+    """Warehouse: `duckdb:///<path>`; default `<data>/warehouse/warehouse.duckdb`."""
+
+    port: int = Field(default=8787, ge=0, le=65535)
+    """Port of the dashboard on 127.0.0.1; 0 chooses a free one."""
+
+    record_commit_ms: int = Field(default=20, ge=1, le=10_000)
+    """Group commit: a received frame waits at most this long for its commit."""
+
+    record_commit_bytes: int = Field(default=4 << 20, ge=1024)
+    """Group commit: a batch of this size is committed at once."""
+
+    record_buffer_bytes: int = Field(default=64 << 20, ge=1 << 20)
+    """Frames received and not yet committed; above this the feed has to wait."""
+
+    log_retention_hours: float = Field(default=24.0, gt=0)
+    """Log batches older than this are removed once the lake holds them."""
+
+    log_retention_bytes: int = Field(default=4 << 30, ge=1 << 20)
+    """The log is trimmed to this size, only behind what the lake holds."""
+
+    land_bytes: int = Field(default=16 << 20, ge=1)
+    """An object is closed when its lines reach this size (before compression)."""
+
+    land_age_s: float = Field(default=1.0, gt=0)
+    """An object is closed when its first record has waited this long."""
+
+    land_memory_bytes: int = Field(default=128 << 20, ge=1 << 20)
+    """Lines held in memory over all partitions; above this the largest object is closed."""
+
+    load_bytes: int = Field(default=64 << 20, ge=1)
+    """Objects loaded in one transaction, by compressed size."""
+
+    load_objects: int = Field(default=500, ge=1, le=1000)
+    """Objects loaded in one transaction, by number."""
+
+    build_interval_s: float = Field(default=0.5, ge=0)
+    """Pause between two cycles of load and build."""
+
+    lag_s_max: float = Field(default=60.0, gt=0)
+    """Audit fails when something in flight is older than this while the stages run."""
+
+    @field_validator("data")
+    @classmethod
+    def _absolute(cls, value: Path) -> Path:
+        return value.expanduser().absolute()
+
+    @property
+    def log_url(self) -> str:
+        """Log URL with the default filled in."""
+        return self.log or f"sqlite:///{self.data}/log/log.db"
+
+    @property
+    def lake_url(self) -> str:
+        """Lake URL with the default filled in."""
+        return self.lake or f"file:///{self.data}/lake"
+
+    @property
+    def warehouse_url(self) -> str:
+        """Warehouse URL with the default filled in."""
+        return self.warehouse or f"duckdb:///{self.data}/warehouse/warehouse.duckdb"
+
+    @property
+    def run_folder(self) -> Path:
+        """Folder of locks, status files and the refine process's address."""
+        return self.data / "run"
+
+    @property
+    def gold_folder(self) -> Path:
+        """Folder of published gold."""
+        return self.data / "gold"
+
+    @classmethod
+    @override
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Flags first, then the environment, then the file."""
+        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls)

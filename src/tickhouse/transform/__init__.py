@@ -1,0 +1,1 @@
+"""Stage 4: `build` refines bronze rows into silver and gold (dbt) and publishes gold."""

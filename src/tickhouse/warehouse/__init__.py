@@ -1,0 +1,1 @@
+"""Stage 3: `load` copies bronze objects into the warehouse (`warehouse.Warehouse`)."""

@@ -1,0 +1,99 @@
+"""The interface of the warehouse: bronze tables and the load ledger, in one transaction."""
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import msgspec
+
+from tickhouse.bronze.object import Manifest
+from tickhouse.model.positions import ChainId
+
+Row = tuple[Any, ...]
+
+
+class BronzeObject(msgspec.Struct, frozen=True):
+    """A verified object of the lake, ready to be loaded.
+
+    Attributes:
+        key: its key in the lake.
+        chain: the chain it belongs to.
+        manifest: its manifest, already checked against the bytes.
+        body: the whole object as stored (gzip with the manifest in its header).
+    """
+
+    key: str
+    chain: ChainId
+    manifest: Manifest
+    body: bytes
+
+
+class LoadResult(msgspec.Struct, frozen=True):
+    """What one load committed: `load_id` is None where there was nothing to load."""
+
+    load_id: int | None
+    objects: int
+    rows: int
+    bytes: int
+
+
+class Quarantined(msgspec.Struct, frozen=True):
+    """An object that does not verify, set aside by name; its chain waits at it."""
+
+    key: str
+    reason: str
+    found_at_ms: int
+
+
+class WarehouseReader(Protocol):
+    """What audit, status and the dashboard need: questions, no changes."""
+
+    def query(self, sql: str, parameters: Sequence[object] = ()) -> list[Row]:
+        """Rows of a read-only query; `?` binds the parameters.
+
+        Raises:
+            ConfigError: the query is refused or wrong.
+        """
+        ...
+
+
+class Warehouse(WarehouseReader, Protocol):
+    """What the loader may do. Two loaders at once do no harm: the second finds nothing pending."""
+
+    def prepare(self) -> None:
+        """Create schemas and tables that are not there yet."""
+        ...
+
+    def positions(self) -> dict[ChainId, int]:
+        """The `next` offset of each chain: where its loaded objects end, by the ledger."""
+        ...
+
+    def load(self, objects: Sequence[BronzeObject]) -> LoadResult:
+        """Load objects that extend the ledger, rows and ledger rows in one transaction.
+
+        Under the loader lock, objects that the ledger already covers are left out; one that does
+        not start where its chain ends stops its chain. `load_id` is dense and rises with commits.
+        Rows per object must equal its manifest's `n`, else the whole load is rolled back.
+
+        Raises:
+            CorruptObjectError: an object's rows do not equal its manifest; nothing was loaded.
+            TransientError: the lock was not free in time, or the outcome is unknown: look at
+                `positions` and decide again.
+            RefusedError: disk full; nothing was loaded.
+        """
+        ...
+
+    def quarantine(self, key: str, reason: str) -> None:
+        """Remember by name an object that does not verify (once)."""
+        ...
+
+    def release(self, key: str) -> None:
+        """Forget a quarantined object that verifies after all (it was restored)."""
+        ...
+
+    def quarantined(self) -> list[Quarantined]:
+        """Objects set aside and not yet released, oldest first."""
+        ...
+
+    def close(self) -> None:
+        """Release the warehouse."""
+        ...
