@@ -138,16 +138,30 @@ class Log(LogReader, Protocol):
         ...
 
     def retain(
-        self, *, age_s_max: float, bytes_max: int, held: Callable[[TopicPartition], int]
+        self,
+        *,
+        age_s_max: float,
+        bytes_max: int,
+        grace_s: float,
+        held: Callable[[TopicPartition], int],
     ) -> dict[TopicPartition, int]:
         """Apply retention by age and size, only below what the lake holds.
 
         Args:
             age_s_max: batches older than this may go.
             bytes_max: oldest batches go while the log is larger than this.
+            grace_s: no batch younger than this goes, however large the log is.
             held: offset below which the lake holds everything of a partition.
 
         Returns:
             The new first offset of each partition that was trimmed.
         """
+        ...
+
+    def release_reserve(self) -> None:
+        """Give back the room kept for the record of a full disk."""
+        ...
+
+    def restore_reserve(self) -> None:
+        """Keep that room again, if there is any."""
         ...
