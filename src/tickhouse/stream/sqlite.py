@@ -171,6 +171,9 @@ class SqliteReader:
 
     def close(self) -> None:
         """Close the file."""
+        self._disconnect()
+
+    def _disconnect(self) -> None:
         with self._lock:
             if self._connection is not None:
                 self._connection.close()
@@ -199,7 +202,7 @@ class SqliteReader:
     def _open(self) -> bool:
         if self._connection is not None and not self.was_replaced():
             return True
-        self.close()
+        self._disconnect()
         self._identity = _identity_of(self.path)
         if self._identity is None:
             return False
@@ -212,7 +215,7 @@ class SqliteReader:
         self._connection = connection
         self._epoch = self._read_epoch(connection)
         if not self._epoch:
-            self.close()
+            self._disconnect()
         return bool(self._epoch)
 
     def _read_epoch(self, connection: sqlite3.Connection) -> str:
@@ -224,7 +227,7 @@ class SqliteReader:
                 return ""
             raise _translated(error, self.path) from error
         except sqlite3.DatabaseError as error:
-            self.close()
+            self._disconnect()
             raise _translated(error, self.path) from error
         return row[0] if row else ""
 

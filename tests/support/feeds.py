@@ -1,0 +1,58 @@
+"""A feed for tests: delivers what it is given, and can break."""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+
+from tickhouse.errors import FeedClosedError
+from tickhouse.model.positions import Stream
+from tickhouse.model.session import Gap, Mode
+from tickhouse.source.feed import Arrivals
+
+
+class ListFeed:
+    """Delivers the same list of payloads on each shard, from a cursor on.
+
+    Args:
+        payloads: the messages.
+        breaks_after: message counts after which the connection is dropped, once each.
+        resumes: whether it honours the cursor.
+        waits: stay open after the last message instead of draining.
+    """
+
+    def __init__(
+        self,
+        payloads: Sequence[bytes],
+        *,
+        breaks_after: Sequence[int] = (),
+        resumes: bool = True,
+        waits: bool = False,
+        shards: int = 1,
+        url: str = "list:",
+        batch: int = 1,
+    ) -> None:
+        self.url = url
+        self.source = "sim:finnhub.ws"
+        self.mode: Mode = "simulated"
+        self.shards = shards
+        self.endless = waits
+        self.resumes = resumes
+        self.payloads = list(payloads)
+        self.breaks_after = list(breaks_after)
+        self.batch = batch
+        self.acknowledged: dict[int, int] = {}
+        self.delivered = asyncio.Event()
+
+    async def connect(self, shard: int, cursor: int) -> AsyncIterator[Arrivals | Gap]:
+        for start in range(cursor, len(self.payloads), self.batch):
+            if self.breaks_after and start >= self.breaks_after[0]:
+                self.breaks_after.pop(0)
+                raise FeedClosedError("dropped", retry_after_s=0.001)
+            payloads = self.payloads[start : start + self.batch]
+            yield Arrivals(payloads, 1_700_000_000_000_000_000 + start, Stream.TRADES)
+            await asyncio.sleep(0)
+        self.delivered.set()
+        if self.endless:
+            await asyncio.Event().wait()
+
+    def acknowledge(self, shard: int, cursor: int) -> None:
+        self.acknowledged[shard] = cursor

@@ -1,0 +1,118 @@
+"""The envelope: payloads untouched, every record one line, nothing refused."""
+
+import base64
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tickhouse.model.frame import (
+    decode_envelope,
+    encode_frames,
+    is_strict_json_line,
+    splice_positions,
+)
+
+
+def frames_of(*payloads: bytes) -> list[bytes]:
+    return encode_frames(
+        payloads, source="finnhub.ws", session="s-1", first_seq=5, received_at_ns=17
+    )
+
+
+def test_a_json_payload_is_kept_byte_for_byte() -> None:
+    payload = b'{"data":[{"p":164.0601,  "s":"AAPL"}],"type":"trade"}'
+
+    (frame,) = frames_of(payload)
+
+    assert frame == (
+        b'{"v":1,"src":"finnhub.ws","ses":"s-1","seq":5,"rx":17,"sym":null,"raw":' + payload + b"}"
+    )
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        b"API limit reached",
+        b'{"p":NaN}',
+        b'{"half":',
+        b'{"two":1}\n{"lines":2}',
+        b"",
+        b"[" * 80 + b"]" * 80,
+        '{"é'.encode(),
+    ],
+)
+def test_other_text_is_kept_as_a_json_string(payload: bytes) -> None:
+    (frame,) = frames_of(payload)
+
+    assert json.loads(frame)["text"].encode() == payload
+
+
+def test_bytes_that_are_not_utf8_are_kept_in_base64() -> None:
+    payload = b'{"a":"\xff"}'
+
+    (frame,) = frames_of(payload)
+
+    assert base64.b64decode(json.loads(frame)["b64"]) == payload
+
+
+@given(st.lists(st.binary(max_size=60), max_size=8))
+def test_any_payload_comes_back_from_its_envelope(payloads: list[bytes]) -> None:
+    frames = frames_of(*payloads)
+
+    for seq, (payload, frame) in enumerate(zip(payloads, frames, strict=True), 5):
+        envelope = decode_envelope(frame)
+        assert envelope is not None
+        assert envelope.seq == seq
+        text = b"" if envelope.text is None else envelope.text.encode()
+        kept = bytes(envelope.raw) or text or base64.b64decode(envelope.b64 or "")
+        assert kept == payload
+
+
+@given(st.recursive(st.none() | st.booleans() | st.floats() | st.text(), st.lists, max_leaves=9))
+def test_strict_json_agrees_with_the_standard_library(value: object) -> None:
+    text = json.dumps(value)
+    payload = text.encode()
+
+    is_strict = "NaN" not in text and "Infinity" not in text and "\\ud" not in text.lower()
+
+    if is_strict or '"' not in text:
+        assert is_strict_json_line(payload) is is_strict
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        b"",
+        b"junk",
+        b"{}",
+        b"null",
+        b'{"v":2,"src":"x","ses":"s","seq":1,"rx":1,"raw":1}',
+        b'{"v":1,"src":"x","ses":"s","seq":"1","rx":1,"raw":1}',
+        b'{"v":1,"src":"x","ses":"s","seq":1,"rx":1}',
+        b'{"v":1,"src":"x","ses":"s","seq":1,"rx":1,"raw":1,"text":"both"}',
+        b'{"v":1,"src":"x","ses":"s","seq":1,"rx":1,"raw":{"a":\n1}}',
+        b'{"v":1,"src":"x","ses":"s","seq":1,"rx":1,"raw":"\xff"}',
+        b'{"v":1,"src":"x","ses":"s","seq":1,"rx":1,"raw":1}trailing',
+    ],
+)
+def test_a_record_that_is_not_an_envelope_is_landed_as_poison(record: bytes) -> None:
+    spliced = splice_positions([record], topic_id="epoch", part=3, offsets=[90], log_times_ms=[7])
+
+    line = json.loads(spliced.lines[0])
+    assert line == {
+        "t": "epoch", "p": 3, "o": 90, "lt": 7, "poison_b64": base64.b64encode(record).decode()
+    }  # fmt: skip
+    assert spliced.rx_min is None
+
+
+def test_a_position_is_spliced_in_front_without_touching_the_payload() -> None:
+    frames = frames_of(b'{"p":1.50}', b'{"p":2}')
+
+    spliced = splice_positions(
+        frames, topic_id="epoch", part=3, offsets=[90, 92], log_times_ms=[7, 8]
+    )
+
+    assert spliced.lines[1] == b'{"t":"epoch","p":3,"o":92,"lt":8,' + frames[1][1:]
+    assert (spliced.rx_min, spliced.rx_max) == (17, 17)
