@@ -1,0 +1,65 @@
+# One command file: `make help`. Works on a machine that has Python >= 3.11, make and git.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+UV     := $(shell command -v uv 2>/dev/null || echo .cache/uv/bin/uv)
+PYTEST := $(BIN)/python -m pytest -q
+PORT   ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help up test test-all check lint bench prove-road wheel-smoke setup setup-dev browser clean
+
+help: ## Show this help
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-14s %s\n", $$1, $$2}'
+
+.cache/uv/bin/uv:
+	@$(PYTHON) -m venv .cache/uv
+	@.cache/uv/bin/python -m pip install --quiet --disable-pip-version-check 'uv>=0.9'
+
+setup: $(UV) ## Install what the product needs
+	@$(UV) sync --quiet --frozen --no-dev --inexact --python $(PYTHON)
+
+setup-dev: $(UV) ## Install what the tests need, too
+	@$(UV) sync --quiet --frozen --python $(PYTHON)
+
+browser: # Debian's Chromium for the page tests, where it can be had
+	@command -v chromium >/dev/null 2>&1 || command -v google-chrome >/dev/null 2>&1 || \
+	  { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1 && \
+	    apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium >/dev/null; } || \
+	  echo "no Chromium here: page tests will be skipped with that reason"
+
+up: setup ## Run the whole road on the simulator and show it in a page (Ctrl-C stops)
+	@$(BIN)/tickhouse up $(if $(PORT),--port $(PORT))
+
+test: setup-dev browser ## Install what the tests need and pass them (< 10 minutes)
+	$(PYTEST) -m 'not slow'
+
+test-all: setup-dev browser ## The tests that take longer: random kills, whole replays
+	$(PYTEST) -m slow
+
+lint: setup-dev ## Format, lint, types, import contracts, lock file
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/basedpyright
+	$(BIN)/lint-imports --no-cache
+	$(UV) lock --check
+
+check: lint test ## What a change must pass
+
+coverage: setup-dev ## Tests with branch coverage, reported
+	$(BIN)/coverage run -m pytest -q -m 'not slow' && $(BIN)/coverage combine -q && $(BIN)/coverage report
+
+bench: setup-dev ## Measure; results and how to read them: benchmarks/README.md
+	$(BIN)/python benchmarks/road.py
+	$(BIN)/python benchmarks/history.py
+	$(BIN)/python benchmarks/tutorial.py
+
+prove-road: setup ## Real trades, 20 random kills, audit, rebuild: one JSON line (<= 2 minutes)
+	@$(BIN)/python -m benchmarks.prove_road
+
+wheel-smoke: $(UV) ## Build the wheel and run it in an environment of its own
+	@$(UV) build --quiet --wheel --out-dir dist
+	@$(UV) run --quiet --isolated --no-project --with dist/tickhouse-*.whl tickhouse --help >/dev/null && echo "wheel runs"
+
+clean: ## Remove environments and caches (never data)
+	rm -rf $(VENV) .cache dist .ruff_cache .hypothesis .coverage*
