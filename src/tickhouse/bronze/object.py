@@ -4,10 +4,32 @@ Every gzip reader skips the field. The same records give the same bytes: modific
 igzip level 1, manifest keys in a fixed order.
 """
 
+# pyright: reportUnknownMemberType=false, reportGeneralTypeIssues=false, reportUnknownVariableType=false
+# (isal's stubs name types that they do not import)
+
+import hashlib
+import struct
+from collections.abc import Sequence
+from typing import Final
+
 import msgspec
+from isal import isal_zlib
+
+from tickhouse import __version__
+from tickhouse.errors import CorruptObjectError
+from tickhouse.model.positions import ChainId
+
+VERSION: Final = 1
+HEAD_BYTES: Final = 4096
+"""Enough of an object to read its manifest."""
+INFLATED_BYTES_MAX: Final = 1 << 30
+_MAGIC: Final = b"\x1f\x8b\x08\x04\x00\x00\x00\x00\x00\xff"
+_SUBFIELD: Final = b"TH"
+_HEADER_FIXED: Final = len(_MAGIC) + 2 + 4
+_TRAILER: Final = struct.Struct("<II")
 
 
-class Manifest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=False):
+class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What an object holds; `next` is the start of the object that follows it.
 
     Attributes:
@@ -33,3 +55,120 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=False):
     rx_max: int | None
     writer: str
     sha256: str
+
+
+_decode_manifest = msgspec.json.Decoder(Manifest).decode
+
+
+def pack(
+    lines: Sequence[bytes],
+    *,
+    chain: ChainId,
+    start: int,
+    next_offset: int,
+    rx_min: int | None,
+    rx_max: int | None,
+    gap: bool = False,
+) -> bytes:
+    """An object that holds `lines` (without newlines), covering offsets `start .. next_offset`."""
+    text = b"\n".join([*lines, b""])
+    compressor = isal_zlib.compressobj(level=1, wbits=-15)
+    body = compressor.compress(text) + compressor.flush()
+    trailer = _TRAILER.pack(isal_zlib.crc32(text), len(text) & 0xFFFFFFFF)
+    unsigned = Manifest(
+        ver=VERSION,
+        topic=chain.topic,
+        topic_id=chain.topic_id,
+        part=chain.part,
+        start=start,
+        next=next_offset,
+        n=len(lines),
+        gap=gap,
+        rx_min=rx_min,
+        rx_max=rx_max,
+        writer=f"tickhouse/{__version__}",
+        sha256="",
+    )
+    digest = _digest(unsigned, body + trailer)
+    manifest = msgspec.json.encode(msgspec.structs.replace(unsigned, sha256=digest))
+    field = _SUBFIELD + struct.pack("<H", len(manifest)) + manifest
+    return b"".join([_MAGIC, struct.pack("<H", len(field)), field, body, trailer])
+
+
+def _digest(manifest: Manifest, compressed: bytes) -> str:
+    unsigned = msgspec.json.encode(msgspec.structs.replace(manifest, sha256=""))
+    digest = hashlib.sha256(unsigned)
+    digest.update(compressed)
+    return digest.hexdigest()
+
+
+def read_manifest(head: bytes, key: str) -> Manifest:
+    """The manifest in an object's first `HEAD_BYTES` bytes.
+
+    Raises:
+        CorruptObjectError: not an object of ours, or cut off.
+    """
+    return _split(head, key)[0]
+
+
+def _split(data: bytes, key: str) -> tuple[Manifest, int]:
+    """The manifest, and where the compressed body begins."""
+    if not data.startswith(_MAGIC):
+        raise CorruptObjectError(key, "not a bronze object: the gzip header is another one")
+    if len(data) < _HEADER_FIXED or data[12:14] != _SUBFIELD:
+        raise CorruptObjectError(key, "cut off in its header, or without a manifest")
+    field, length = struct.unpack_from("<H", data, 10)[0], struct.unpack_from("<H", data, 14)[0]
+    end = _HEADER_FIXED + length
+    if field != length + 4 or len(data) < end:
+        raise CorruptObjectError(key, "cut off in its manifest")
+    try:
+        return _decode_manifest(data[_HEADER_FIXED:end]), end
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise CorruptObjectError(key, f"its manifest cannot be read: {error}") from error
+
+
+def verify(body: bytes, key: str, chain: ChainId) -> Manifest:
+    """Check that the bytes are what was written for this key; inflates nothing.
+
+    Raises:
+        CorruptObjectError: what differs.
+    """
+    manifest, end = _split(body, key)
+    if len(body) < end + _TRAILER.size:
+        raise CorruptObjectError(key, f"cut off after {len(body)} bytes")
+    if _digest(manifest, body[end:]) != manifest.sha256:
+        raise CorruptObjectError(key, "its sha256 differs from its manifest's")
+    place = (manifest.topic, manifest.topic_id, manifest.part)
+    if place != (chain.topic, chain.topic_id, chain.part) or chain.key(manifest.start) != key:
+        raise CorruptObjectError(key, f"its manifest is that of {place} at {manifest.start}")
+    if manifest.ver != VERSION:
+        raise CorruptObjectError(key, f"format {manifest.ver}; this version reads {VERSION}")
+    span = manifest.next - manifest.start
+    if not (0 <= manifest.n <= span and span > 0 and manifest.start >= 0):
+        raise CorruptObjectError(
+            key, f"its manifest says {manifest.n} records in {manifest.start}..{manifest.next}"
+        )
+    return manifest
+
+
+def unpack(body: bytes, key: str) -> bytes:
+    """The lines of a verified object, each ended by a newline.
+
+    Raises:
+        CorruptObjectError: it does not inflate to what its trailer and manifest say.
+    """
+    manifest, end = _split(body, key)
+    crc, size = _TRAILER.unpack(body[-_TRAILER.size :])
+    if size > INFLATED_BYTES_MAX:
+        raise CorruptObjectError(key, f"would inflate to {size} bytes")
+    inflater = isal_zlib.decompressobj(wbits=-15)
+    try:
+        text = inflater.decompress(body[end : -_TRAILER.size], size + 1)
+    except isal_zlib.error as error:
+        raise CorruptObjectError(key, f"does not inflate: {error}") from error
+    if len(text) != size or isal_zlib.crc32(text) != crc:
+        raise CorruptObjectError(key, f"inflates to {len(text)} bytes, not the {size} written")
+    lines = text.count(b"\n")
+    if lines != manifest.n:
+        raise CorruptObjectError(key, f"holds {lines} lines; its manifest says {manifest.n}")
+    return text

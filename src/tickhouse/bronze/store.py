@@ -55,7 +55,10 @@ class Store(Protocol):
         ...
 
     def last(self, prefix: str) -> str | None:
-        """The greatest key directly under the folder `prefix`, without listing all where it can."""
+        """The greatest key directly under the folder `prefix` whose name begins with a digit.
+
+        Without listing all where the store can.
+        """
         ...
 
     def folders(self, prefix: str) -> list[str]:

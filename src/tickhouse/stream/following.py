@@ -29,6 +29,7 @@ class Following:
         self._position_of = position_of
         self._positions: dict[TopicPartition, int] = {}
         self._topic_ids: dict[TopicPartition, str] = {}
+        self._paused: set[TopicPartition] = set()
         self._seen_version = -2
         self._behind = True
 
@@ -55,7 +56,8 @@ class Following:
         batches = [
             batch
             for partition, position in self._positions.items()
-            if (batch := self._reader.read(partition, position)) is not None
+            if partition not in self._paused
+            and (batch := self._reader.read(partition, position)) is not None
         ]
         for batch in batches:
             self._positions[batch.partition] = batch.next
@@ -72,6 +74,15 @@ class Following:
     def seek(self, partition: TopicPartition, offset: int) -> None:
         """See `Subscription.seek`."""
         self._positions[partition] = offset
+        self._behind = True
+
+    def pause(self, partition: TopicPartition) -> None:
+        """See `Subscription.pause`."""
+        self._paused.add(partition)
+
+    def resume(self, partition: TopicPartition) -> None:
+        """See `Subscription.resume`."""
+        self._paused.discard(partition)
         self._behind = True
 
     def partitions(self) -> dict[TopicPartition, str]:

@@ -66,6 +66,14 @@ class Subscription(Protocol):
         """Go on at `offset`."""
         ...
 
+    def pause(self, partition: TopicPartition) -> None:
+        """Read nothing of this partition until `resume`; its position stays."""
+        ...
+
+    def resume(self, partition: TopicPartition) -> None:
+        """Read this partition again."""
+        ...
+
     def partitions(self) -> dict[TopicPartition, str]:
         """Partitions assigned to this reader, each with the topic id it was assigned under."""
         ...
