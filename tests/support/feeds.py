@@ -56,3 +56,6 @@ class ListFeed:
 
     def acknowledge(self, shard: int, cursor: int) -> None:
         self.acknowledged[shard] = cursor
+
+    def close(self) -> None:
+        pass

@@ -65,3 +65,7 @@ class Feed(Protocol):
     def acknowledge(self, shard: int, cursor: int) -> None:
         """Told after each commit: the shard's messages below `cursor` are durable."""
         ...
+
+    def close(self) -> None:
+        """Told once when recording ends in an orderly way."""
+        ...
