@@ -55,7 +55,7 @@ bench: setup-dev ## Measure; results and how to read them: benchmarks/README.md
 	$(BIN)/python benchmarks/tutorial.py
 
 prove-road: setup ## Real trades, 20 random kills, audit, rebuild: one JSON line (<= 2 minutes)
-	@$(BIN)/python -m benchmarks.prove_road
+	@$(BIN)/python -m proofs.road
 
 wheel-smoke: $(UV) ## Build the wheel and run it in an environment of its own
 	@$(UV) build --quiet --wheel --out-dir dist

@@ -9,6 +9,7 @@ import logging
 import os
 import signal
 import sys
+import threading
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -47,14 +48,18 @@ def get_logger(stage: str) -> structlog.typing.FilteringBoundLogger:
     return structlog.get_logger(stage=stage)
 
 
-def write_json_atomically(path: Path, content: object, *, durable: bool = False) -> None:
+def write_json_atomically(
+    path: Path, content: object, *, durable: bool = False, private: bool = False
+) -> None:
     """Replace `path` by `content` as JSON so that a reader sees the old file or the new one.
 
-    With `durable`, the file and its folder are flushed to disk before this returns.
+    With `durable`, the file and its folder are flushed to disk before this returns; with
+    `private`, only the owner can read it.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with temporary.open("wb") as file:
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}.tmp")
+    mode = 0o600 if private else 0o644
+    with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode), "wb") as file:
         file.write(msgspec.json.encode(content))
         if durable:
             file.flush()

@@ -93,6 +93,7 @@ class Recorder:
             self._done = True
             self._wake.set()
             await committer
+            self._feed.close()
         for shard in shards:
             if not shard.cancelled() and (error := shard.exception()) is not None:
                 raise error

@@ -36,6 +36,9 @@ create table if not exists bronze.load_ledger (
     loaded_at timestamp not null
 );
 
+-- The loader lock and the last load_id: updated first in every load, so that two loads collide.
+create table if not exists bronze.load_lock (load_id bigint not null);
+
 create table if not exists bronze.quarantine (
     file varchar not null,
     reason varchar not null,

@@ -1,6 +1,6 @@
 """The interface of the warehouse: bronze tables and the load ledger, in one transaction."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 import msgspec
@@ -25,6 +25,23 @@ class BronzeObject(msgspec.Struct, frozen=True):
     chain: ChainId
     manifest: Manifest
     body: bytes
+
+
+def extending(
+    objects: Sequence[BronzeObject], positions: Mapping[ChainId, int]
+) -> list[BronzeObject]:
+    """Those of `objects` that extend the ledger, each chain's in order.
+
+    Left out are objects that the ledger covers, and whatever comes after a break: an object that
+    does not start exactly where its chain ends (it straddles the end, or lies beyond a hole).
+    """
+    ends = dict(positions)
+    taken: list[BronzeObject] = []
+    for item in sorted(objects, key=lambda item: (item.chain, item.manifest.start)):
+        if item.manifest.start == ends.get(item.chain, 0):
+            ends[item.chain] = item.manifest.next
+            taken.append(item)
+    return taken
 
 
 class LoadResult(msgspec.Struct, frozen=True):

@@ -1,0 +1,262 @@
+"""The `tickhouse` command: one verb a stage, and the verbs that run, prove and ask."""
+
+import argparse
+import contextlib
+import importlib
+import re
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+from pydantic import ValidationError
+
+from tickhouse import __version__
+from tickhouse.errors import TickhouseError
+from tickhouse.runtime.result import EXIT_UNABLE, VerbResult
+from tickhouse.settings import SETTINGS_FILE, Settings
+from tickhouse.telemetry import configure_logging
+
+DURATION: Final = re.compile(r"^(\d+(?:\.\d+)?)(ms|s|m|h)?$")
+UNIT_SECONDS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, None: 1.0}
+
+Verb = Callable[[Settings, argparse.Namespace], VerbResult]
+
+
+def seconds(text: str) -> float:
+    """A duration such as `30s`, `500ms`, `2m`.
+
+    >>> seconds("30s"), seconds("2m"), seconds("500ms"), seconds("7")
+    (30.0, 120.0, 0.5, 7.0)
+    """
+    match = DURATION.fullmatch(text)
+    if match is None:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a duration; write 30s, 2m, 500ms")
+    return float(match[1]) * UNIT_SECONDS[match[2]]
+
+
+class VerbHelp(msgspec.Struct, frozen=True):
+    """A verb as its help shows it; `function` is imported from `runtime` when it runs."""
+
+    summary: str
+    example: str
+    function: str
+    options: Callable[[argparse.ArgumentParser], None] = lambda _parser: None
+
+    def run(self, settings: Settings, arguments: argparse.Namespace) -> VerbResult:
+        """Import what the verb needs, and nothing else, and run it."""
+        module, _, name = self.function.partition(":")
+        verb: Verb = getattr(importlib.import_module(f"tickhouse.runtime.{module}"), name)
+        return verb(settings, arguments)
+
+
+def _stage_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--once", action="store_true", help="stop once level with what is upstream, exit 0"
+    )
+    parser.add_argument(
+        "--for", dest="for_s", type=seconds, metavar="TIME", help="stop after this time, as 30s"
+    )
+    parser.add_argument("--supervised", action="store_true", help=argparse.SUPPRESS)
+
+
+def _up_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--for", dest="for_s", type=seconds, metavar="TIME", help="stop after this time, as 30s"
+    )
+    parser.add_argument(
+        "--once",
+        action="store_true",
+        help="stop once the feed is drained and gold is level with it",
+    )
+
+
+def _audit_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--truth", type=Path, metavar="FILE", help="compare gold with the simulator's truth ledger"
+    )
+    parser.add_argument(
+        "--deep", action="store_true", help="inflate and recount every object, not only re-hash it"
+    )
+
+
+def _rebuild_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--to", type=Path, required=True, metavar="PATH", help="new folder for the rebuilt data"
+    )
+    parser.add_argument(
+        "--compare",
+        action="store_true",
+        help="compare the exact layers bit for bit; 1 if not equal",
+    )
+
+
+def _query_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("sql", help="a SELECT over published gold and silver")
+    parser.add_argument("--rows", type=int, default=1000, help="at most this many rows")
+
+
+VERBS: Final[dict[str, VerbHelp]] = {
+    "up": VerbHelp(
+        "run the whole road under one supervisor and show it in a page",
+        "tickhouse up --source 'sim://sp500?rate=1000' --for 30s",
+        "up:run",
+        _up_options,
+    ),
+    "record": VerbHelp(
+        "stage 1: frames from the feed into the log",
+        "tickhouse record --source 'replay:trades.jsonl' --once",
+        "streaming:record",
+        _stage_options,
+    ),
+    "land": VerbHelp(
+        "stage 2: records from the log into write-once bronze objects",
+        "tickhouse land --once",
+        "streaming:land",
+        _stage_options,
+    ),
+    "load": VerbHelp(
+        "stage 3: bronze objects into the warehouse, with the load ledger",
+        "tickhouse load --once",
+        "warehousing:load",
+        _stage_options,
+    ),
+    "build": VerbHelp(
+        "stage 4: silver and gold by dbt, then publish gold",
+        "tickhouse build --once",
+        "warehousing:build",
+        _stage_options,
+    ),
+    "refine": VerbHelp(
+        "stages 3 and 4 in one process, which owns the warehouse file (what `up` runs)",
+        "tickhouse refine --once",
+        "warehousing:refine",
+        _stage_options,
+    ),
+    "serve": VerbHelp(
+        "stage 5: the page, on 127.0.0.1",
+        "tickhouse serve --port 8787",
+        "serving:serve",
+        _stage_options,
+    ),
+    "status": VerbHelp(
+        "where each stage is, and how far behind",
+        "tickhouse status --json",
+        "ask:status",
+    ),
+    "audit": VerbHelp(
+        "prove that every record is in every layer exactly once",
+        "tickhouse audit --truth data/truth.json --json",
+        "proof:audit",
+        _audit_options,
+    ),
+    "rebuild": VerbHelp(
+        "derive warehouse, silver and gold again from the lake alone",
+        "tickhouse rebuild --to /tmp/rebuilt --compare",
+        "proof:rebuild",
+        _rebuild_options,
+    ),
+    "doctor": VerbHelp(
+        "check every configured backend and say what to fix",
+        "tickhouse doctor",
+        "ask:doctor",
+    ),
+    "query": VerbHelp(
+        "ask published gold a question, read-only",
+        'tickhouse query "select symbol, last_price from gold.kpi order by 1"',
+        "ask:query",
+        _query_options,
+    ),
+}
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The command line: every verb takes `--json` and every setting as a flag."""
+    parser = argparse.ArgumentParser(
+        prog="tickhouse",
+        description="Market ticks from the wire to governed gold tables, with proof.",
+        epilog="Exit codes: 0 all well, 1 a problem was found, 2 could not run.",
+    )
+    parser.add_argument("--version", action="version", version=f"tickhouse {__version__}")
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
+    for name, verb in VERBS.items():
+        child = verbs.add_parser(
+            name,
+            help=verb.summary,
+            description=verb.summary,
+            epilog=f"Example: {verb.example}",
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        verb.options(child)
+        child.add_argument("--json", action="store_true", help="print one JSON document")
+        _add_settings(child)
+    return parser
+
+
+def _add_settings(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group(
+        "settings", "also TICKHOUSE_<NAME> in the environment, or tickhouse.toml"
+    )
+    for name, field in Settings.model_fields.items():
+        group.add_argument(
+            f"--{name.replace('_', '-')}",
+            dest=f"setting_{name}",
+            metavar=name.rpartition("_")[2].upper(),
+            help=(field.description or "").replace("%", "%%"),
+        )
+
+
+def read_settings(arguments: argparse.Namespace) -> Settings:
+    """Flags > environment > file > defaults.
+
+    Raises:
+        pydantic.ValidationError: a value is out of range; the message names the setting.
+    """
+    flags: dict[str, Any] = {
+        name: value
+        for name in Settings.model_fields
+        if (value := getattr(arguments, f"setting_{name}")) is not None
+    }
+    return Settings(**flags)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run one verb; exits 0, 1 or 2."""
+    arguments = build_parser().parse_args(argv)
+    configure_logging(as_json=True if getattr(arguments, "supervised", False) else None)
+    code = run_verb(arguments)
+    with contextlib.suppress(BrokenPipeError):
+        sys.stdout.flush()
+    sys.exit(code)
+
+
+def run_verb(arguments: argparse.Namespace) -> int:
+    """Run the verb and print its result; every expected error becomes one clear line."""
+    try:
+        result = VERBS[arguments.verb].run(read_settings(arguments), arguments)
+    except ValidationError as error:
+        return _unable(arguments, _describe(error))
+    except TickhouseError as error:
+        return _unable(arguments, str(error))
+    except KeyboardInterrupt:
+        return _unable(arguments, "interrupted")
+    if arguments.json:
+        print(msgspec.json.encode(result.content, enc_hook=str).decode())
+    elif result.text:
+        print(result.text)
+    return result.code
+
+
+def _unable(arguments: argparse.Namespace, reason: str) -> int:
+    if arguments.json:
+        print(msgspec.json.encode({"ok": False, "error": reason}).decode())
+    print(f"tickhouse {arguments.verb}: {reason}", file=sys.stderr)
+    return EXIT_UNABLE
+
+
+def _describe(error: ValidationError) -> str:
+    problems = [
+        f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}" for problem in error.errors()
+    ]
+    return f"a setting (flag, TICKHOUSE_* or {SETTINGS_FILE}) is wrong: {'; '.join(problems)}"

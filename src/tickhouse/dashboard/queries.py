@@ -1,0 +1,228 @@
+"""Questions to published gold: values are bound, table names come from a fixed list."""
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final, Protocol
+
+import msgspec
+
+from tickhouse.dashboard.live_bars import Bar
+from tickhouse.dashboard.universe import MarketRow
+from tickhouse.model.positions import Stream
+
+BAR_S: Final = {"1s": 1, "1m": 60, "5m": 300, "1h": 3600, "1d": 86_400}
+LIMIT_MAX: Final = 5_000
+FINAL_AFTER_S: Final = 30
+LOOK_BACK_S_MAX: Final = {"1s": 7 * 86_400, "1m": 120 * 86_400, "5m": 400 * 86_400}
+LOOK_BACK_S: Final = 20 * 366 * 86_400
+
+_COLUMNS: Final = (
+    "open::double, high::double, low::double, close::double, volume::double, trade_count::bigint"
+)
+_MARKET: Final = """
+select
+    kpi.symbol, coalesce(kpi.name, ''), coalesce(map.sector, ''), coalesce(map.industry, ''),
+    map.market_cap::double, kpi.session_date::varchar, kpi.last_price::double,
+    coalesce(epoch_ms(kpi.last_at), 0), kpi.previous_close::double, kpi.day_open::double,
+    kpi.trade_count::bigint, kpi.volume::double, kpi.dollar_volume::double,
+    coalesce(kpi.source, '')
+from kpi left join market_map as map on map.symbol = kpi.symbol
+"""
+
+
+class Manifest(Protocol):
+    """What is needed of a version manifest."""
+
+    version: int
+    load_id: int
+    published_at_ms: int
+    positions: Any
+
+
+class Published(Protocol):
+    """What is needed of published gold (see the transform stage)."""
+
+    def manifest(self) -> Manifest | None:
+        """The current version, None before the first."""
+        ...
+
+    def query(self, sql: str, parameters: Sequence[object] = ()) -> list[tuple[Any, ...]]:
+        """Rows of a read-only query over the current version."""
+        ...
+
+
+class GoldVersion(msgspec.Struct, frozen=True):
+    """A version of published gold and the log positions that it covers.
+
+    Attributes:
+        positions: (stream, topic id, partition, next offset) of every chain.
+    """
+
+    version: int
+    load_id: int
+    published_at_ms: int
+    positions: tuple[tuple[str, str, int, int], ...]
+
+    def trade_positions(self, topic_id: str) -> dict[int, int]:
+        """Offsets up to which gold holds the trades of one life of the log, by partition."""
+        return {
+            part: next_offset
+            for stream, topic, part, next_offset in self.positions
+            if stream == Stream.TRADES and topic == topic_id
+        }
+
+
+class Candles(msgspec.Struct, frozen=True):
+    """Bars of a symbol, oldest first: [start s, open, high, low, close, volume, count, final]."""
+
+    symbol: str
+    interval: str
+    version: int | None
+    rows: list[tuple[Any, ...]]
+
+
+class GoldQueries:
+    """Everything the page asks of gold. May be called from several threads.
+
+    Args:
+        published: published gold.
+    """
+
+    def __init__(self, published: Published) -> None:
+        self._published = published
+        self._last_ms: dict[str, int] = {}
+
+    def version(self) -> GoldVersion | None:
+        """The current version; None before the first build was published."""
+        manifest = self._published.manifest()
+        return None if manifest is None else _version_of(manifest)
+
+    def market(self) -> list[MarketRow]:
+        """Facts of every symbol in its current session."""
+        rows = [_market_row(row) for row in self._published.query(_MARKET)]
+        self._last_ms = {row.symbol: row.last_ms for row in rows}
+        return rows
+
+    def newest_start_s(self, symbol: str, interval: str, count: int) -> int:
+        """Start of the bar that lies `count` bars before the symbol's last trade, UNIX seconds."""
+        step = BAR_S[interval]
+        return self._last_s(symbol) // step * step - count * step
+
+    def bars_since(self, interval: str, since_s: Mapping[str, int]) -> dict[str, list[Bar]]:
+        """Bars of several symbols, each from its own start on, oldest first."""
+        if not since_s or self.version() is None:
+            return {}
+        marks = ", ".join("?" * len(since_s))
+        rows = self._published.query(
+            f"select symbol, epoch(bar_at)::bigint, {_COLUMNS} from bars_{_known(interval)}"  # noqa: S608 - fixed names
+            f" where symbol in ({marks}) and bar_at >= ? order by bar_at",
+            [*since_s, _naive_utc(min(since_s.values()))],
+        )
+        found: dict[str, list[Bar]] = {symbol: [] for symbol in since_s}
+        for symbol, *bar in rows:
+            if bar[0] >= since_s[symbol]:
+                found[symbol].append(Bar(*bar))
+        return found
+
+    def candles(
+        self,
+        symbol: str,
+        interval: str,
+        *,
+        from_s: int | None = None,
+        to_s: int | None = None,
+        limit: int = 600,
+    ) -> Candles:
+        """Bars that start in [from, to), the newest `limit` of them.
+
+        Args:
+            symbol: a valid symbol.
+            interval: a key of `BAR_S`.
+            from_s: UNIX seconds UTC; None looks as far back as `limit` needs.
+            to_s: UNIX seconds UTC; None is the end.
+            limit: at most this many.
+        """
+        version = self.version()
+        if version is None:
+            return Candles(symbol, interval, None, [])
+        step = BAR_S[interval]
+        end_s = to_s if to_s is not None else self._last_s(symbol) + step
+        if from_s is not None:
+            rows = self._rows(symbol, interval, from_s, end_s, limit)
+        else:
+            rows = self._newest_rows(symbol, interval, end_s, limit)
+        final_before_s = max(self._last_ms.values(), default=0) // 1000 - FINAL_AFTER_S - step
+        return Candles(
+            symbol, interval, version.version, [(*row, row[0] <= final_before_s) for row in rows]
+        )
+
+    def _newest_rows(
+        self, symbol: str, interval: str, end_s: int, limit: int
+    ) -> list[tuple[Any, ...]]:
+        """Look back further and further: only the files of that time are opened."""
+        span_s = 2 * limit * BAR_S[interval]
+        look_back_s = LOOK_BACK_S_MAX.get(interval, LOOK_BACK_S)
+        while True:
+            rows = self._rows(symbol, interval, end_s - span_s, end_s, limit)
+            if len(rows) >= limit or span_s >= look_back_s:
+                return rows
+            span_s *= 8
+
+    def _rows(
+        self, symbol: str, interval: str, from_s: int, to_s: int, limit: int
+    ) -> list[tuple[Any, ...]]:
+        rows = self._published.query(
+            f"select epoch(bar_at)::bigint, {_COLUMNS} from bars_{_known(interval)}"  # noqa: S608 - fixed names
+            " where symbol = ? and bar_at >= ? and bar_at < ? order by bar_at desc limit ?",
+            [symbol, _naive_utc(from_s), _naive_utc(to_s), limit],
+        )
+        return rows[::-1]
+
+    def _last_s(self, symbol: str) -> int:
+        if not self._last_ms:
+            self.market()
+        last_ms = self._last_ms.get(symbol) or max(self._last_ms.values(), default=0)
+        return last_ms // 1000
+
+
+def _known(interval: str) -> str:
+    if interval not in BAR_S:
+        raise ValueError(interval)
+    return interval
+
+
+def _naive_utc(seconds: int) -> datetime:
+    """A time as gold keeps it, within what it can hold."""
+    epoch = datetime(1970, 1, 1, tzinfo=UTC).replace(tzinfo=None)
+    return epoch + timedelta(seconds=max(seconds, 0))
+
+
+def _market_row(row: tuple[Any, ...]) -> MarketRow:
+    symbol, name, sector, industry, cap, date, last, last_ms, previous, opened, *totals = row
+    reference, reference_is = (previous, "close") if previous else (opened, "open")
+    trades, volume, dollars, source = totals
+    return MarketRow(
+        symbol=symbol,
+        name=name,
+        sector=sector,
+        industry=industry,
+        market_cap=cap,
+        session_date=date,
+        last_price=last,
+        last_ms=last_ms,
+        reference=reference,
+        reference_is=reference_is if reference else "",
+        trade_count=trades or 0,
+        volume=volume or 0.0,
+        dollar_volume=dollars or 0.0,
+        source=source,
+    )
+
+
+def _version_of(manifest: Manifest) -> GoldVersion:
+    return GoldVersion(
+        version=manifest.version,
+        load_id=manifest.load_id,
+        published_at_ms=manifest.published_at_ms,
+        positions=tuple(manifest.positions),
+    )

@@ -1,0 +1,71 @@
+// The stage lane: feed → record → land → load → build → serve, and the last audit beside it.
+
+import { formatCount, formatDuration, formatShort } from "../model/format.js";
+import { byId, make } from "./dom.js";
+
+/** What each stage says in its first and second line, from the facts of its status file. */
+const LINES = {
+  /** @param {any} f */ record: (f) => [f.frames === undefined ? "" : `${formatCount(f.frames)} frames`, f.refused ? `${formatCount(f.refused)} refused` : "durable at commit"],
+  /** @param {any} f */ land: (f) => [f.records === undefined ? "" : `${formatCount(f.records)} records`, f.objects === undefined ? "" : `${formatCount(f.objects)} objects`],
+  /** @param {any} f */ load: (f) => [f.rows === undefined ? "" : `${formatCount(f.rows)} rows`, f.load_id ? `load ${formatCount(f.load_id)}` : ""],
+  /** @param {any} f */ build: (f) => [f.builds === undefined ? "" : `${formatCount(f.builds)} builds`, f.build_seconds === undefined ? "" : `last took ${formatDuration(f.build_seconds * 1000)}`],
+  /** @param {any} f */ serve: (f) => [f.viewers === undefined ? "" : `${formatCount(f.viewers)} ${f.viewers === 1 ? "viewer" : "viewers"}`, f.skipped_records ? `${formatShort(f.skipped_records)} frames skipped` : "follows the log's end"],
+};
+
+const HEALTH = { running: "good", starting: "busy", stopped: "warn", silent: "warn", failed: "bad", unreadable: "bad", unknown: "" };
+
+export class Lane {
+  /** @param {any} pipeline @param {string} state of the page */
+  show(pipeline, state) {
+    if (!pipeline) return;
+    byId("lane").replaceChildren(feed(pipeline.feed, state), ...pipeline.stages.map((/** @type {any} */ item) => stage(item, pipeline)));
+    this.audit(pipeline.audit);
+  }
+
+  /** @param {any} audit */
+  audit(audit) {
+    const host = byId("audit");
+    host.dataset.health = audit ? (audit.ok ? "good" : "bad") : "";
+    if (!audit) {
+      return host.replaceChildren(head("Audit", "not run yet"), make("span", { class: "stage-sub" }, ["prove it: ", make("code", { text: "tickhouse audit" })]));
+    }
+    const counts = `lost ${count(audit.lost)} · duplicated ${count(audit.duplicated)} · corrupt ${count(audit.corrupt)}`;
+    const age = audit.age_ms === null ? "" : `${formatDuration(audit.age_ms)} ago`;
+    host.replaceChildren(head(audit.ok ? "Audit clean" : "Audit found a problem", age), make("span", { class: "stage-fact", text: counts }));
+  }
+}
+
+/** @param {unknown} value a number, or a list of what was found */
+const count = (value) => (Array.isArray(value) ? formatCount(value.length) : typeof value === "number" ? formatCount(value) : "–");
+
+/** @param {string} name @param {string} state */
+const head = (name, state) => make("span", { class: "stage-head" }, [make("i", { class: "dot", "aria-hidden": "true" }), name, make("span", { class: "state", text: state })]);
+
+/** @param {any} feedFacts @param {string} state */
+function feed(feedFacts, state) {
+  const isOpen = feedFacts.connections > 0;
+  const health = isOpen ? (state === "live" ? "good" : "warn") : feedFacts.closed ? "warn" : "";
+  const label = isOpen ? `${feedFacts.connections} open` : (feedFacts.closed ?? "no session yet");
+  const gaps = feedFacts.gaps ? `${formatCount(feedFacts.gaps)} gaps, last: ${feedFacts.last_gap}` : "no gap recorded";
+  return make("li", { class: "stage", "data-stage": "feed", "data-health": health }, [
+    head("feed", label),
+    make("span", { class: "stage-fact", text: `${formatCount(feedFacts.rate)} trades/s` }),
+    make("span", { class: "stage-sub", text: gaps, title: gaps }),
+  ]);
+}
+
+/** @param {any} item @param {any} pipeline */
+function stage(item, pipeline) {
+  const lines = LINES[/** @type {keyof typeof LINES} */ (item.name)](item.facts);
+  if (item.facts.error) lines[1] = item.facts.error;
+  if (item.name === "build" && pipeline.gold.lag_ms !== null && pipeline.gold.gold !== null) {
+    lines[1] = `gold lags ${formatDuration(pipeline.gold.lag_ms)}`;
+  }
+  const age = item.age_ms !== null && item.state !== "running" ? `${item.state} · ${formatDuration(item.age_ms)} ago` : item.state;
+  const health = HEALTH[/** @type {keyof typeof HEALTH} */ (item.state)] ?? "";
+  return make("li", { class: "stage", "data-stage": item.name, "data-health": health }, [
+    head(item.name, item.state === "unknown" ? "not run" : age),
+    make("span", { class: "stage-fact", text: lines[0] || "–" }),
+    make("span", { class: "stage-sub", text: lines[1] || "", title: lines[1] || "" }),
+  ]);
+}

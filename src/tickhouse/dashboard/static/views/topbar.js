@@ -1,0 +1,76 @@
+// Connection, badge, source, clock; and the banner that explains what is not as it should be.
+
+import { formatClock, formatCount, formatDuration } from "../model/format.js";
+import { byId, setText } from "./dom.js";
+
+const LABELS = {
+  connecting: "Connecting",
+  waiting: "Waiting",
+  live: "Live",
+  stale: "Stale",
+  disconnected: "Disconnected",
+};
+
+export class TopBar {
+  constructor() {
+    this.pill = byId("pill-text");
+    this.detail = byId("pill-detail");
+    this.badge = byId("badge");
+    this.source = byId("source");
+    this.rate = byId("rate");
+    this.age = byId("age");
+    this.clock = byId("clock");
+    this.banner = byId("banner");
+    this.bannerText = byId("banner-text");
+    this.bannerCode = byId("banner-code");
+  }
+
+  /**
+   * @param {{state: import("../model/connection.js").State, reason: string, hb: any, tickAgeMs: number | null, tickAtMs: number | null, nowMs: number}} view
+   */
+  show({ state, reason, hb, tickAgeMs, tickAtMs, nowMs }) {
+    if (document.body.dataset.state !== state) document.body.dataset.state = state;
+    setText(this.pill, LABELS[state]);
+    const seconds = tickAgeMs === null ? "" : formatDuration(Math.floor(tickAgeMs / 1000) * 1000).replace(".0", "");
+    const isLate = state === "stale" || state === "disconnected";
+    setText(this.detail, isLate && reason === "feed" ? `no trade for ${seconds}` : isLate ? "server" : "");
+    setText(this.clock, formatClock(nowMs));
+    setText(this.age, tickAgeMs === null ? "–" : formatDuration(tickAgeMs));
+    setText(this.rate, hb && state === "live" ? formatCount(hb.rate) : state === "stale" || !hb ? "–" : "0");
+    const badge = hb?.badge ?? "";
+    this.badge.hidden = badge === "";
+    if (this.badge.dataset.badge !== badge) {
+      this.badge.dataset.badge = badge;
+      setText(this.badge, badge);
+      this.badge.title = BADGE_TITLES[badge] ?? "";
+    }
+    setText(this.source, hb?.feed ?? "");
+    this.explain(state, reason, hb, tickAtMs);
+  }
+
+  /** @param {string} state @param {string} reason @param {any} hb @param {number | null} tickAtMs */
+  explain(state, reason, hb, tickAtMs) {
+    const at = tickAtMs ? ` Values are as of ${formatClock(tickAtMs)} UTC.` : "";
+    let text = "";
+    let code = "";
+    if (state === "waiting") {
+      text = "Waiting for the first tick. Start everything with";
+      code = "tickhouse up";
+    } else if (reason === "socket") text = `No connection to the server; trying again.${at}`;
+    else if (reason === "silence") text = `The server is silent.${at}`;
+    else if (reason === "feed" && hb?.closed) text = `The feed has ended (${hb.closed}).${at}`;
+    else if (reason === "feed") text = `No new trades: the market may be closed, or the feed is down.${at}`;
+    else if (hb?.fault) text = `The server has a problem and keeps trying: ${hb.fault}`;
+    this.banner.hidden = text === "";
+    setText(this.bannerText, text);
+    this.bannerCode.hidden = code === "";
+    setText(this.bannerCode, code);
+  }
+}
+
+/** @type {Record<string, string>} */
+const BADGE_TITLES = {
+  SIMULATED: "These trades are made up by a simulator",
+  REPLAY: "These trades were recorded earlier",
+  LIVE: "These trades come from a live feed",
+};

@@ -1,0 +1,154 @@
+"""The verbs that ask: `status`, `query`, `doctor`."""
+
+import argparse
+import os
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+import msgspec
+
+from tickhouse.errors import TickhouseError
+from tickhouse.runtime import backends
+from tickhouse.runtime.level import PartitionLevel, Status, partition_levels, read_statuses
+from tickhouse.runtime.owner import connect_owner
+from tickhouse.runtime.result import EXIT_OK, EXIT_PROBLEM, VerbResult
+from tickhouse.settings import Settings
+from tickhouse.transform.published import PublishedGold
+
+FREE_BYTES_MIN: Final = 1 << 30
+STALE_S: Final = 30.0
+
+
+def status(settings: Settings, _arguments: argparse.Namespace) -> VerbResult:
+    """Where each stage is; code 1 when one has failed or its process is gone."""
+    statuses = read_statuses(settings.run_folder)
+    levels = partition_levels(settings)
+    stages = [_stage(status) for status in statuses.values() if status.stage != "audit"]
+    ok = all(stage["state"] in {"running", "stopped", "starting"} for stage in stages)
+    content: dict[str, Any] = {
+        "ok": ok,
+        "stages": stages,
+        "partitions": [msgspec.structs.asdict(level) for level in levels],
+    }
+    text = "\n".join([_stage_table(stages), "", _level_table(levels)])
+    return VerbResult(EXIT_OK if ok else EXIT_PROBLEM, content, text)
+
+
+def _stage(status: Status) -> dict[str, Any]:
+    state = status.state if status.is_alive or status.state == "stopped" else "gone"
+    age_s = round(max(0.0, time.time() - status.at_ms / 1000), 1)
+    return {"stage": status.stage, "state": state, "age_s": age_s, "facts": status.facts}
+
+
+def _stage_table(stages: Sequence[dict[str, Any]]) -> str:
+    rows = [[stage["stage"], stage["state"], f"{stage['age_s']} s ago"] for stage in stages]
+    return table(["stage", "state", "reported"], rows) if rows else "no stage has run here yet"
+
+
+def _level_table(levels: Sequence[PartitionLevel]) -> str:
+    rows = [[level.partition, level.log_end, level.landed, level.published] for level in levels]
+    return (
+        table(["partition", "log end", "landed", "published"], rows) if rows else "the log is empty"
+    )
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    """Columns aligned for a terminal."""
+    cells = [list(header), *([_cell(value) for value in row] for row in rows)]
+    widths = [max(len(row[column]) for row in cells) for column in range(len(header))]
+    lines = [
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in cells
+    ]
+    return "\n".join([lines[0], "  ".join("-" * width for width in widths), *lines[1:]])
+
+
+def _cell(value: object) -> str:
+    return "" if value is None else str(value)
+
+
+def query(settings: Settings, arguments: argparse.Namespace) -> VerbResult:
+    """A SELECT over published gold."""
+    result = PublishedGold(settings.gold_folder).query(arguments.sql, rows_max=arguments.rows)
+    content = {"ok": True, "columns": result.columns, "rows": [list(row) for row in result.rows]}
+    return VerbResult(EXIT_OK, content, table(result.columns, result.rows))
+
+
+class Check(msgspec.Struct, frozen=True):
+    """One finding of the doctor."""
+
+    name: str
+    ok: bool
+    found: str
+
+
+def doctor(settings: Settings, _arguments: argparse.Namespace) -> VerbResult:
+    """Check every configured backend."""
+    probes: dict[str, Callable[[Settings], str]] = {
+        "source": lambda settings: backends.open_source(settings).url,
+        "log": _probe_log,
+        "lake": _probe_lake,
+        "warehouse": _probe_warehouse,
+        "published gold": _probe_gold,
+        "disk": _probe_disk,
+    }
+    checks = [_check(name, probe, settings) for name, probe in probes.items()]
+    ok = all(check.ok for check in checks)
+    rows = [["ok" if check.ok else "FIX", check.name, check.found] for check in checks]
+    content = {"ok": ok, "checks": [msgspec.structs.asdict(check) for check in checks]}
+    return VerbResult(EXIT_OK if ok else EXIT_PROBLEM, content, table(["", "what", "found"], rows))
+
+
+def _check(name: str, probe: Callable[[Settings], str], settings: Settings) -> Check:
+    try:
+        return Check(name, ok=True, found=probe(settings))
+    except (TickhouseError, OSError) as error:
+        return Check(name, ok=False, found=str(error))
+
+
+def _probe_log(settings: Settings) -> str:
+    reader = backends.open_log_reader(settings)
+    try:
+        count = len(reader.partitions())
+    finally:
+        reader.close()
+    return f"{settings.log_url}: {count} partitions"
+
+
+def _probe_lake(settings: Settings) -> str:
+    """Write the same key twice: the second write must be refused."""
+    verdict = backends.probe_conditional_put(settings)
+    return f"{settings.lake_url}: {verdict}"
+
+
+def _probe_warehouse(settings: Settings) -> str:
+    owner = connect_owner(settings.run_folder)
+    if owner is not None:
+        owner.close()
+        return f"{settings.warehouse_url}: owned by a running refine, which answers"
+    warehouse = backends.open_warehouse(settings)
+    try:
+        warehouse.prepare()
+        ((rows,),) = warehouse.query("select count(*) from bronze.load_ledger")
+    finally:
+        warehouse.close()
+    return f"{settings.warehouse_url}: {rows} objects loaded"
+
+
+def _probe_gold(settings: Settings) -> str:
+    manifest = PublishedGold(settings.gold_folder).manifest()
+    if manifest is None:
+        return "nothing published yet"
+    return f"version {manifest.version}, load {manifest.load_id}"
+
+
+def _probe_disk(settings: Settings) -> str:
+    folder = next(path for path in (settings.data, *settings.data.parents) if path.exists())
+    if not os.access(folder, os.W_OK):
+        raise PermissionError(f"{folder} cannot be written; choose another --data")
+    free = shutil.disk_usage(folder).free
+    if free < FREE_BYTES_MIN:
+        raise OSError(f"only {free >> 20} MiB free under {folder}; make room")
+    return f"{free >> 30} GiB free under {folder}"

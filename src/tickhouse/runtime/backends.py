@@ -1,0 +1,101 @@
+"""The one place that knows which backend is used: a URL picks it.
+
+A backend is imported where it is opened, so that a stage starts without what the others need.
+"""
+
+import contextlib
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from tickhouse.bronze.local import LocalStore
+from tickhouse.bronze.store import Store
+from tickhouse.errors import ConfigError, ObjectExistsError
+from tickhouse.settings import Settings
+from tickhouse.stream.log import Log, LogReader
+from tickhouse.stream.sqlite import SqliteLog, SqliteReader
+
+if TYPE_CHECKING:
+    from tickhouse.source.feed import Feed
+    from tickhouse.transform.builder import Builder
+    from tickhouse.warehouse.duckdb import DuckDBWarehouse
+
+
+def local_path(url: str, *, scheme: str, setting: str) -> Path:
+    """The path in `<scheme>:///<path>`; `<scheme>:////abs` is absolute, as SQLAlchemy has it.
+
+    Raises:
+        ConfigError: another scheme, or no path.
+    """
+    prefix = f"{scheme}:///"
+    if not url.startswith(prefix) or len(url) == len(prefix):
+        found = urlsplit(url).scheme or url
+        raise ConfigError(
+            f"{setting}: {found!r} is not a backend of this version. Known: {prefix}<path>"
+        )
+    return Path(url.removeprefix(prefix)).expanduser().absolute()
+
+
+def open_log(settings: Settings) -> Log:
+    """The log for its one writer."""
+    return SqliteLog(local_path(settings.log_url, scheme="sqlite", setting="log"))
+
+
+def open_log_reader(settings: Settings) -> LogReader:
+    """The log for a reader."""
+    return SqliteReader(local_path(settings.log_url, scheme="sqlite", setting="log"))
+
+
+def open_store(settings: Settings) -> Store:
+    """The lake."""
+    return LocalStore(local_path(settings.lake_url, scheme="file", setting="lake"))
+
+
+def warehouse_path(settings: Settings) -> Path:
+    """The file of the embedded warehouse."""
+    return local_path(settings.warehouse_url, scheme="duckdb", setting="warehouse")
+
+
+def open_warehouse(settings: Settings) -> "DuckDBWarehouse":
+    """The warehouse for the one process that owns it.
+
+    Raises:
+        BusyError: another process has it.
+    """
+    from tickhouse.warehouse.duckdb import DuckDBWarehouse
+
+    return DuckDBWarehouse(warehouse_path(settings))
+
+
+def make_builder(warehouse: "DuckDBWarehouse", work_folder: Path) -> "Builder":
+    """The builder over an open warehouse."""
+    from tickhouse.transform.builder import Builder, duckdb_target
+
+    return Builder(
+        connect=warehouse.cursor, target=duckdb_target(warehouse.path), work_folder=work_folder
+    )
+
+
+def open_source(settings: Settings) -> "Feed":
+    """The feed."""
+    from tickhouse.source.address import open_feed
+
+    return open_feed(settings.source, truth_path=settings.data / "truth.json")
+
+
+def probe_conditional_put(settings: Settings) -> str:
+    """Write one key twice: a lake whose second write succeeds would lose data to a zombie.
+
+    Raises:
+        ConfigError: the store does not refuse the second write.
+        RefusedError: it refuses the first one.
+    """
+    store = open_store(settings)
+    key = "doctor/v1/probe"
+    with contextlib.suppress(ObjectExistsError):
+        store.put_if_absent(key, b"probe", {})
+    try:
+        store.put_if_absent(key, b"probe", {})
+    except ObjectExistsError:
+        return "writable, refuses to overwrite"
+    raise ConfigError(f"{settings.lake_url}: overwrote an existing object; do not land here")

@@ -1,0 +1,42 @@
+"""The verb `serve`."""
+
+import argparse
+import os
+
+from tickhouse.dashboard.server import run_server
+from tickhouse.runtime import backends
+from tickhouse.runtime.owner import HOST
+from tickhouse.runtime.result import EXIT_OK, VerbResult
+from tickhouse.runtime.stopping import stop_event
+from tickhouse.settings import Settings
+from tickhouse.telemetry import get_logger, write_json_atomically
+
+_log = get_logger("serve")
+
+
+def serve(settings: Settings, arguments: argparse.Namespace) -> VerbResult:
+    """Stage 5."""
+    log = backends.open_log_reader(settings)
+    address = settings.run_folder / "page.address"
+
+    def ready(url: str) -> None:
+        write_json_atomically(address, {"url": url, "pid": os.getpid()})
+        _log.info("page_ready", url=url)
+        if arguments.once:
+            stop.set()
+
+    try:
+        with stop_event(arguments) as stop:
+            run_server(
+                log=log,
+                gold_folder=settings.gold_folder,
+                run_folder=settings.run_folder,
+                host=HOST,
+                port=settings.port,
+                stop=stop,
+                on_ready=ready,
+            )
+    finally:
+        log.close()
+        address.unlink(missing_ok=True)
+    return VerbResult(EXIT_OK, {"ok": True})

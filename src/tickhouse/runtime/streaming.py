@@ -1,0 +1,101 @@
+"""The verbs `record` and `land`: until stopped, or `--once` until level with what is upstream."""
+
+import argparse
+import asyncio
+import threading
+from typing import Final
+
+from tickhouse.bronze.lander import Lander, held_offsets
+from tickhouse.errors import ConfigError
+from tickhouse.runtime import backends
+from tickhouse.runtime.result import EXIT_OK, VerbResult
+from tickhouse.runtime.stopping import stop_event
+from tickhouse.settings import Settings
+from tickhouse.stream.log import Log
+from tickhouse.stream.recorder import Recorder
+from tickhouse.telemetry import StageStatus, get_logger
+
+RETENTION_INTERVAL_S: Final = 30.0
+RETENTION_GRACE_S: Final = 60.0
+
+_log = get_logger("runtime")
+
+
+def record(settings: Settings, arguments: argparse.Namespace) -> VerbResult:
+    """Stage 1."""
+    feed = backends.open_source(settings)
+    if arguments.once and feed.endless:
+        raise ConfigError(
+            f"{feed.url} never ends, so --once cannot: give the feed an end (frames=N), or --for"
+        )
+    log = backends.open_log(settings)
+    status = StageStatus(settings.run_folder, "record")
+    recorder = Recorder(
+        feed,
+        log,
+        commit_ms=settings.record_commit_ms,
+        commit_bytes=settings.record_commit_bytes,
+        buffer_bytes=settings.record_buffer_bytes,
+        report=status.report,
+    )
+    try:
+        with stop_event(arguments) as stop:
+            asyncio.run(_record(recorder, log, settings, stop))
+    finally:
+        log.close()
+    status.report("stopped", {"feed": feed.url, "mode": feed.mode, "frames": recorder.frames})
+    content = {"ok": True, "frames": recorder.frames, "refused": recorder.refused}
+    return VerbResult(EXIT_OK, content, f"recorded {recorder.frames} frames from {feed.url}")
+
+
+async def _record(recorder: Recorder, log: Log, settings: Settings, stop: threading.Event) -> None:
+    stopping = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    threading.Thread(
+        target=lambda: (stop.wait(), loop.call_soon_threadsafe(stopping.set)), daemon=True
+    ).start()
+    retention = asyncio.create_task(_retain(log, settings))
+    try:
+        await recorder.run(stopping)
+    finally:
+        retention.cancel()
+        stop.set()
+
+
+async def _retain(log: Log, settings: Settings) -> None:
+    store = backends.open_store(settings)
+    while True:
+        await asyncio.sleep(RETENTION_INTERVAL_S)
+        trimmed = await asyncio.to_thread(
+            log.retain,
+            age_s_max=settings.log_retention_hours * 3600,
+            bytes_max=settings.log_retention_bytes,
+            grace_s=RETENTION_GRACE_S,
+            held=held_offsets(log, store),
+        )
+        for partition, begin in trimmed.items():
+            _log.info("log_trimmed", partition=str(partition), begin=begin)
+
+
+def land(settings: Settings, arguments: argparse.Namespace) -> VerbResult:
+    """Stage 2."""
+    status = StageStatus(settings.run_folder, "land")
+    log = backends.open_log_reader(settings)
+    lander = Lander(
+        log,
+        backends.open_store(settings),
+        bytes_max=settings.land_bytes,
+        age_s_max=settings.land_age_s,
+        memory_bytes_max=settings.land_memory_bytes,
+    )
+    try:
+        if not arguments.once:
+            with stop_event(arguments) as stop:
+                lander.run(stop, status.report)
+        lander.drain()
+    finally:
+        log.close()
+    facts = lander.facts()
+    status.report("stopped", facts)
+    text = f"landed {facts['records']} records in {facts['objects']} objects"
+    return VerbResult(EXIT_OK, {"ok": True, **facts}, text)

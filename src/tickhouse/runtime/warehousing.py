@@ -1,0 +1,97 @@
+"""The verbs `load`, `build` and `refine`, in the one process that owns the warehouse file."""
+
+import argparse
+
+from msgspec.structs import asdict
+
+from tickhouse.errors import BusyError
+from tickhouse.runtime import backends
+from tickhouse.runtime.owner import OwnerClient, OwnerServer, connect_owner
+from tickhouse.runtime.refining import Refinery
+from tickhouse.runtime.result import EXIT_OK, VerbResult
+from tickhouse.runtime.stopping import stop_event
+from tickhouse.settings import Settings
+from tickhouse.telemetry import StageStatus
+from tickhouse.transform.publisher import Publisher
+from tickhouse.warehouse.duckdb import DuckDBWarehouse
+from tickhouse.warehouse.loader import Loader
+
+
+def load(settings: Settings, arguments: argparse.Namespace) -> VerbResult:
+    """Stage 3 alone."""
+    return _refine(settings, arguments, load=True, build=False)
+
+
+def build(settings: Settings, arguments: argparse.Namespace) -> VerbResult:
+    """Stage 4 alone."""
+    return _refine(settings, arguments, load=False, build=True)
+
+
+def refine(settings: Settings, arguments: argparse.Namespace) -> VerbResult:
+    """Stages 3 and 4."""
+    return _refine(settings, arguments, load=True, build=True)
+
+
+def _refine(
+    settings: Settings, arguments: argparse.Namespace, *, load: bool, build: bool
+) -> VerbResult:
+    owner = connect_owner(settings.run_folder)
+    if owner is not None:
+        return _ask_owner(owner, arguments, load=load, build=build)
+    warehouse = backends.open_warehouse(settings)
+    refinery = make_refinery(settings, warehouse)
+    server = OwnerServer(settings.run_folder, warehouse)
+    try:
+        if arguments.once:
+            facts = asdict(refinery.cycle(load=load, build=build))
+        else:
+            with stop_event(arguments) as stop:
+                refinery.run(
+                    stop,
+                    interval_s=settings.build_interval_s,
+                    requests=server.cycles,
+                    load=load,
+                    build=build,
+                )
+            facts = refinery.totals
+    finally:
+        server.close()
+        refinery.close()
+        warehouse.close()
+    return VerbResult(EXIT_OK, {"ok": True, **facts}, f"loaded {facts['rows']} rows")
+
+
+def make_refinery(settings: Settings, warehouse: DuckDBWarehouse) -> Refinery:
+    """Loader, builder and publisher over one warehouse."""
+    warehouse.prepare()
+    run = settings.run_folder
+    return Refinery(
+        Loader(
+            backends.open_store(settings),
+            warehouse,
+            bytes_max=settings.load_bytes,
+            objects_max=settings.load_objects,
+        ),
+        backends.make_builder(warehouse, settings.data / "warehouse" / "dbt"),
+        Publisher(
+            settings.gold_folder,
+            query=warehouse.query,
+            copy_to_parquet=warehouse.copy_to_parquet,
+        ),
+        StageStatus(run, "load"),
+        StageStatus(run, "build"),
+    )
+
+
+def _ask_owner(
+    owner: OwnerClient, arguments: argparse.Namespace, *, load: bool, build: bool
+) -> VerbResult:
+    """A second load or build goes through the process that owns the file."""
+    try:
+        if not arguments.once:
+            raise BusyError("a running `tickhouse up` or `refine` owns the warehouse; use --once")
+        facts = owner.cycle(load=load, build=build)
+    finally:
+        owner.close()
+    text = f"the running refine process loaded {facts['rows']} rows"
+    return VerbResult(EXIT_OK, {"ok": True, "owner": True, **facts}, text)

@@ -1,0 +1,265 @@
+"""The verb `build`: bronze rows that were loaded since become silver and gold.
+
+Every build is pinned to the highest load_id at its start and every model keeps its position in the
+warehouse, committed with its rows: a build that is killed, repeated or doubled changes nothing.
+"""
+
+import threading
+import time
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from tickhouse.errors import BusyError, RefusedError
+from tickhouse.telemetry import failpoint, get_logger
+from tickhouse.transform.dbt_runner import BuildError, DbtRunner, NodeResult
+from tickhouse.transform.positions import (
+    TESTS,
+    Connection,
+    Position,
+    Window,
+    bounded_load,
+    create_tables,
+    existing_tables,
+    finish,
+    newest_load,
+    pin,
+    read_positions,
+    record_seeds,
+)
+
+__all__ = ["BuildError", "BuildResult", "Builder"]
+
+FRAMES_MAX: Final = 300_000
+SAMPLE_ROWS: Final = 3
+_NEVER_BUILT: Final = Position(0, None, None)
+_building = threading.Lock()
+"""dbt keeps its state in globals: one build at a time in a process, whatever it builds."""
+
+
+class BuildResult(msgspec.Struct, frozen=True):
+    """What one call of `build` did.
+
+    Attributes:
+        changed: whether anything was built.
+        build_id: id of the last build, 0 if none ever ran.
+        load_id: silver and gold now hold everything up to this load.
+        previous_load_id: … and held everything up to this one before.
+        builds: number of windows it took.
+        models, tests: number run.
+        seconds: all of it.
+    """
+
+    changed: bool
+    build_id: int
+    load_id: int
+    previous_load_id: int
+    builds: int
+    models: int
+    tests: int
+    seconds: float
+
+
+class Builder:
+    """Builds silver and gold.
+
+    Args:
+        connect: opens a connection to the warehouse; the builder closes it. For DuckDB the process
+            must own the file, and open it without options of its own, as dbt does.
+        target: dbt profile target of the same warehouse, e.g. `duckdb_target(path)`.
+        work_folder: for dbt's own files; nothing in it needs to be kept.
+        frames_max: a build reads about so many frames at most; what is behind takes several.
+    """
+
+    def __init__(
+        self,
+        *,
+        connect: Callable[[], Connection],
+        target: Mapping[str, object],
+        work_folder: Path,
+        frames_max: int = FRAMES_MAX,
+    ) -> None:
+        self._connect = connect
+        self._frames_max = frames_max
+        self._dbt = DbtRunner(target, work_folder, on_model_finished=_model_finished)
+        self._log = get_logger("build")
+
+    def prepare(self) -> None:
+        """Create the builder's tables and parse the project, so that the first build is warm."""
+        connection = self._connect()
+        try:
+            create_tables(connection)
+        finally:
+            connection.close()
+        self._dbt.parse()
+
+    def close(self) -> None:
+        """Release the warehouse."""
+        self._dbt.close()
+
+    def build(self) -> BuildResult:
+        """Bring silver and gold level with the newest load; next to free where nothing is new.
+
+        Raises:
+            BusyError: another build runs in this process.
+            BuildError: a model or data test failed; what was committed is whole, and the next
+                build goes on from there.
+            RefusedError: disk full.
+        """
+        if not _building.acquire(blocking=False):
+            raise BusyError("a build is running already: wait for it to end")
+        try:
+            connection = self._connect()
+            try:
+                return self._build(connection)
+            finally:
+                connection.close()
+        finally:
+            _building.release()
+
+    def _build(self, connection: Connection) -> BuildResult:
+        started = time.monotonic()
+        create_tables(connection)
+        self._dbt.parse()
+        newest = newest_load(connection)
+        positions = read_positions(connection)
+        previous = self._level(positions)
+        build_id = builds = models = tests = 0
+        while (windows := self._windows(connection, positions, newest)) is not None:
+            build_id, results = self._run(connection, windows)
+            builds += 1
+            models += sum(result.kind == "model" for result in results)
+            tests += sum(result.kind == "test" for result in results)
+            positions = read_positions(connection)
+        return BuildResult(
+            changed=builds > 0,
+            build_id=build_id,
+            load_id=self._level(positions),
+            previous_load_id=previous,
+            builds=builds,
+            models=models,
+            tests=tests,
+            seconds=time.monotonic() - started,
+        )
+
+    def _models(self) -> list[str]:
+        return [node.name for node in self._dbt.nodes.values() if node.kind == "model"]
+
+    def _level(self, positions: Mapping[str, Position]) -> int:
+        names = [*self._models(), TESTS]
+        return min(positions.get(name, _NEVER_BUILT).load_id for name in names)
+
+    def _windows(
+        self, connection: Connection, positions: Mapping[str, Position], newest: int
+    ) -> list[Window] | None:
+        """What each model reads next; None where all are level."""
+        stale = self._stale(positions, existing_tables(connection))
+        stands = {name: positions.get(name, _NEVER_BUILT) for name in [*self._models(), TESTS]}
+        lowest = min(0 if name in stale else at.load_id for name, at in stands.items())
+        if not stale and lowest >= newest:
+            return None
+        bounded = bounded_load(connection, lowest, newest, self._frames_max)
+        upto = max(bounded, *(at.load_id for at in stands.values()))
+        return [
+            Window(
+                model=name,
+                after=0 if name in stale else at.load_id,
+                upto=upto,
+                is_full=name in stale,
+                position=at,
+                fingerprint=self._dbt.nodes[name].fingerprint if name != TESTS else None,
+            )
+            for name, at in stands.items()
+        ]
+
+    def _stale(self, positions: Mapping[str, Position], tables: set[str]) -> set[str]:
+        """Models without a table or made by other SQL or seeds, and everything downstream."""
+        nodes = self._dbt.nodes
+        stale = {
+            name
+            for name, node in nodes.items()
+            if positions.get(name, _NEVER_BUILT).fingerprint != node.fingerprint
+            or name not in tables
+        }
+        while more := {
+            name for name, node in nodes.items() if name not in stale and node.upstream & stale
+        }:
+            stale |= more
+        return stale | {TESTS} if stale else stale
+
+    def _run(
+        self, connection: Connection, windows: list[Window]
+    ) -> tuple[int, list[NodeResult]]:
+        self._seed(connection)
+        failpoint("build.pin.before")
+        build_id = pin(connection, windows, started_at=_now())
+        failpoint("build.pin.after")
+        try:
+            results = self._dbt.run(["build", "--no-populate-cache", "--exclude-resource-type", "seed", "unit_test"])
+            self._check(connection, results)
+        except Exception as error:
+            finish(connection, build_id, finished_at=_now(), failure=str(error))
+            raise
+        failpoint("build.finish.before")
+        finish(connection, build_id, finished_at=_now(), failure=None)
+        failpoint("build.finish.after")
+        return build_id, results
+
+    def _seed(self, connection: Connection) -> None:
+        """Load seeds whose file changed since; usually none."""
+        positions, tables = read_positions(connection), existing_tables(connection)
+        changed = {
+            name: node.fingerprint
+            for name, node in self._dbt.nodes.items()
+            if node.kind == "seed"
+            and (
+                positions.get(name, _NEVER_BUILT).fingerprint != node.fingerprint
+                or name not in tables
+            )
+        }
+        if changed:
+            self._check(connection, self._dbt.run(["seed", "--full-refresh"]))
+            record_seeds(connection, changed)
+
+    def _check(self, connection: Connection, results: list[NodeResult]) -> None:
+        for result in results:
+            if result.status == "error" and "No space left" in result.message:
+                raise RefusedError(f"{result.name}: {result.message}")
+            if result.status == "error":
+                raise BuildError(f"{result.kind} {result.name} failed: {result.message}")
+        for result in results:
+            if result.status == "fail":
+                sample = self._sample(connection, result)
+                raise BuildError(
+                    f"data test {result.name} found {result.failures} rows, such as {sample}"
+                )
+
+    @staticmethod
+    def _sample(connection: Connection, result: NodeResult) -> str:
+        cursor = connection.execute(f"select * from ({result.sql}) limit {SAMPLE_ROWS}")  # noqa: S608
+        names = [column[0] for column in cursor.description]
+        rows = connection.fetchall()
+        return "; ".join(str(dict(zip(names, row, strict=True))) for row in rows)
+
+
+def duckdb_target(path: Path) -> dict[str, object]:
+    """The dbt profile target of an embedded warehouse."""
+    return {
+        "type": "duckdb",
+        "path": str(path),
+        "schema": "main",
+        "threads": 1,
+        "settings": {"TimeZone": "UTC"},
+    }
+
+
+def _model_finished(name: str) -> None:
+    failpoint("build.model.after")
+    failpoint(f"build.{name}.after")
+
+
+def _now() -> datetime:
+    return datetime.now(UTC).replace(tzinfo=None)

@@ -1,0 +1,181 @@
+"""dbt in this process: the project is parsed once and its manifest kept (a warm run is cheap).
+
+Nothing is written into the installed package, nothing is printed, nothing is sent anywhere.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from importlib.resources import as_file, files
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+from tickhouse.errors import TickhouseError
+
+PROJECT: Final = "tickhouse"
+
+
+class BuildError(TickhouseError):
+    """A model or a data test failed; what it names must be mended before the next build passes."""
+
+
+class NodeResult(msgspec.Struct, frozen=True):
+    """How one model, seed or test ended.
+
+    Attributes:
+        name: name of the node.
+        kind: "model", "seed" or "test".
+        status: "success", "pass", "error", "fail" or "skipped".
+        message: dbt's message.
+        failures: rows found by a test.
+        sql: the SQL that was run, for tests.
+        seconds: execution time.
+    """
+
+    name: str
+    kind: str
+    status: str
+    message: str
+    failures: int
+    sql: str
+    seconds: float
+
+
+class Node(msgspec.Struct, frozen=True):
+    """A model or seed of the project, with what its rows depend on."""
+
+    name: str
+    kind: str
+    fingerprint: str
+    upstream: frozenset[str]
+
+
+class DbtRunner:
+    """Runs the project in `tickhouse/transform/project` against one target.
+
+    Args:
+        target: dbt profile target, e.g. `{"type": "duckdb", "path": …}`.
+        work_folder: for the profile and dbt's own files; created if needed.
+        on_model_finished: called with a model's name after its transaction ended.
+    """
+
+    def __init__(
+        self,
+        target: Mapping[str, object],
+        work_folder: Path,
+        *,
+        on_model_finished: Callable[[str], None] | None = None,
+    ) -> None:
+        self._target = dict(target)
+        self._folder = work_folder
+        self._on_model_finished = on_model_finished
+        self._runner: Any = None
+        self.nodes: dict[str, Node] = {}
+
+    def parse(self) -> None:
+        """Write the profile, parse the project and keep its manifest; done once.
+
+        Raises:
+            BuildError: the project does not parse.
+        """
+        if self._runner is not None:
+            return
+        from dbt.cli.main import dbtRunner
+
+        self._folder.mkdir(parents=True, exist_ok=True)
+        profile = {PROJECT: {"target": "warehouse", "outputs": {"warehouse": self._target}}}
+        (self._folder / "profiles.yml").write_text(json.dumps(profile))
+        parsed: Any = dbtRunner().invoke(["parse", *self._flags()])
+        if not parsed.success:
+            raise BuildError(f"the dbt project does not parse: {parsed.exception}")
+        self.nodes = {node.name: node for node in _nodes(parsed.result)}
+        self._runner = dbtRunner(manifest=parsed.result, callbacks=[self._notify])
+
+    def run(self, arguments: Sequence[str]) -> list[NodeResult]:
+        """Run a dbt command; a failing node is in the result, it does not raise.
+
+        Raises:
+            BuildError: dbt itself failed.
+        """
+        self.parse()
+        ended: Any = self._runner.invoke([*arguments, *self._flags()])
+        if ended.exception is not None:
+            if not isinstance(ended.exception, Exception):
+                raise ended.exception
+            raise BuildError(f"dbt stopped: {ended.exception}") from ended.exception
+        return [_node_result(result) for result in ended.result.results]
+
+    def close(self) -> None:
+        """Release the warehouse, which dbt holds open between runs."""
+        from dbt.adapters.duckdb.connections import DuckDBConnectionManager
+
+        manager: Any = DuckDBConnectionManager
+        environment = manager._ENV  # noqa: SLF001  # dbt-duckdb has no public way
+        if environment is not None and environment.creds.path == self._target.get("path"):
+            environment.close()
+            manager.close_all_connections()
+
+    def _flags(self) -> list[str]:
+        with as_file(files(__package__) / "project") as project:
+            flags = {
+                "--project-dir": project,
+                "--profiles-dir": self._folder,
+                "--target-path": self._folder / "target",
+                "--log-path": self._folder / "logs",
+                "--log-level": "none",
+                "--log-level-file": "none",
+            }
+        switches = ("write-json", "print", "version-check", "send-anonymous-usage-stats")
+        options = [text for flag, value in flags.items() for text in (flag, str(value))]
+        return [*(f"--no-{switch}" for switch in switches), *options]
+
+    def _notify(self, event: Any) -> None:
+        if event.info.name == "NodeFinished" and self._on_model_finished is not None:
+            self._on_model_finished(event.data.node_info.node_name)
+
+
+def _nodes(manifest: Any) -> Iterable[Node]:
+    for node in manifest.nodes.values():
+        kind = str(node.resource_type)
+        if kind in {"model", "seed"}:
+            upstream = frozenset(
+                manifest.nodes[key].name for key in node.depends_on.nodes if key in manifest.nodes
+            ) if kind == "model" else frozenset()
+            yield Node(node.name, kind, _fingerprint(node, kind, manifest), upstream)
+
+
+def _fingerprint(node: Any, kind: str, manifest: Any) -> str:
+    """Hash of the SQL and of the project's macros it uses; of a seed, its file."""
+    if kind == "seed":
+        parts = [node.checksum.checksum, json.dumps(node.config.column_types, sort_keys=True)]
+    else:
+        parts = [node.raw_code, json.dumps([node.config.unique_key])]
+        parts += [manifest.macros[key].macro_sql for key in _macros(node, manifest)]
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()
+
+
+def _macros(node: Any, manifest: Any) -> list[str]:
+    found: set[str] = set()
+    waiting = list(node.depends_on.macros)
+    while waiting:
+        key = waiting.pop()
+        macro = manifest.macros.get(key)
+        if macro is not None and macro.package_name == PROJECT and key not in found:
+            found.add(key)
+            waiting.extend(macro.depends_on.macros)
+    return sorted(found)
+
+
+def _node_result(result: Any) -> NodeResult:
+    node = result.node
+    return NodeResult(
+        name=node.name,
+        kind=str(node.resource_type),
+        status=str(result.status),
+        message=str(result.message or ""),
+        failures=int(result.failures or 0),
+        sql=str(getattr(node, "compiled_code", "") or ""),
+        seconds=float(result.execution_time),
+    )

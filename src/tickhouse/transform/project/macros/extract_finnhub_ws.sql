@@ -1,0 +1,47 @@
+{#
+  Finnhub's WebSocket: {"type":"trade","data":[{"c":["1","12"],"p":164.06,"s":"AAPL","t":…,"v":5},…]}.
+  `c` may be null, [] or absent: a regular trade. Everything is read as text, which never fails and
+  keeps the number of elements, and is cast afterwards.
+#}
+{% macro finnhub_ws_elements(frames) -%}
+    {{ adapter.dispatch('finnhub_ws_elements')(frames) }}
+{%- endmacro %}
+
+{% macro default__finnhub_ws_elements(frames) -%}
+    select
+        topic_id, part, log_offset, log_at, load_id, source, session_id, session_seq, received_at,
+        payload, payload_kind, cast(null as varchar) as original_text,
+        case when is_trade_message then trade_index end as trade_index,
+        element.s as raw_symbol,
+        element.p as raw_price,
+        element.v as raw_size,
+        element.t as raw_time,
+        cast(null as varchar) as trade_id,
+        coalesce(array_to_string(element.c, ','), '') as raw_conditions,
+        case when not is_trade_message then 'unknown_shape' end as frame_reason
+    from (
+        select
+            * exclude (message),
+            unnest(case when is_trade_message then message.data else [null] end) as element,
+            generate_subscripts(
+                case when is_trade_message then message.data else [null] end, 1
+            ) - 1 as trade_index
+        from (
+            select
+                *, coalesce(message.type = 'trade' and message.data is not null, false)
+                    as is_trade_message
+            from (
+                select
+                    *,
+                    json_transform(
+                        payload,
+                        '{"type":"VARCHAR","data":[{"c":["VARCHAR"],"p":"VARCHAR","s":"VARCHAR","t":"VARCHAR","v":"VARCHAR"}]}'
+                    ) as message
+                from {{ frames }}
+                where payload_kind = 'finnhub.ws' and payload is not null
+            )
+        )
+        where is_trade_message
+            or coalesce(message.type, '') not in ('ping', 'pong', 'error', 'subscribe', 'unsubscribe')
+    )
+{%- endmacro %}

@@ -1,0 +1,19 @@
+{# Sessions with a frame in the window that was delivered more than once, as SQL literals a stream. #}
+{% macro repeated_sessions(ranges, window) %}
+    {% set found = {'trades': '', 'sessions': ''} %}
+    {% if execute %}
+        {% set rows = run_query(
+            "select distinct n.stream, '''' || replace(n.session_id, '''', '''''') || ''''"
+            ~ " from " ~ ranges ~ " as n where " ~ in_window(window, 'n.load_id')
+            ~ " and (n.frames > n.seq_to - n.seq_from + 1 or exists (select 1 from " ~ ranges
+            ~ " as o where o.stream = n.stream and o.session_id = n.session_id"
+            ~ " and o.load_id < n.load_id and o.seq_from <= n.seq_to and o.seq_to >= n.seq_from))"
+        ).rows %}
+        {% for row in rows %}
+            {% do found.update({
+                row[0]: found[row[0]] ~ (', ' if found[row[0]] else '') ~ row[1]
+            }) %}
+        {% endfor %}
+    {% endif %}
+    {{ return(found) }}
+{% endmacro %}

@@ -1,0 +1,106 @@
+{#
+  Frames of a window that count: not delivered before under the same (session, message number).
+#}
+{% macro accepted_frames(stream, window) -%}
+    select f.*, split_part(f.source, ':', -1) as payload_kind
+    from {{ source('bronze', stream) }} as f
+    where {{ in_window(window, 'f.load_id') }}
+      and not exists (
+          select 1 from {{ ref('repeated_frames') }} as r
+          where r.stream = '{{ stream }}' and {{ in_window(window, 'r.load_id') }}
+            and r.topic_id = f.topic_id and r.part = f.part and r.log_offset = f.log_offset
+      )
+{%- endmacro %}
+
+{#
+  One row an element of every frame of the window, with the reason why it is no trade, if any.
+  Frames that cannot hold trades (control messages, order books) give none; a frame of unknown shape
+  gives one row without a trade_index. Prices and sizes with more than 8 decimals are rounded half
+  up to 8, the precision in which they are kept.
+#}
+{% macro trade_elements(window) -%}
+    frames as (
+        {{ accepted_frames('trades', window) }}
+    ),
+    elements as (
+        {{ finnhub_ws_elements('frames') }}
+        union all
+        {{ binance_ws_elements('frames') }}
+        union all
+        {{ unreadable_elements('frames') }}
+    ),
+    typed as (
+        select
+            *,
+            try_cast(raw_price as decimal(18, 8)) as price,
+            try_cast(raw_size as decimal(18, 8)) as trade_size,
+            try_cast(raw_time as bigint) as event_ms
+        from elements
+    ),
+    judged as (
+        select
+            *,
+            case
+                when frame_reason is not null then frame_reason
+                when raw_symbol is null and raw_price is null and raw_size is null
+                    and raw_time is null then 'unknown_shape'
+                when raw_symbol is null or raw_symbol = '' then 'missing_symbol'
+                when not {{ matches('raw_symbol', '[A-Z0-9.:_/^= -]{1,32}') }} then 'bad_symbol'
+                when raw_price is null then 'missing_price'
+                when price is null or price <= 0 then 'bad_price'
+                when raw_size is null then 'missing_size'
+                when trade_size = 0 then 'zero_size'
+                when trade_size is null or trade_size < 0 then 'bad_size'
+                {#- no print is worth a quadrillion; keeps every sum of values within its type #}
+                when cast(price as double) * cast(trade_size as double) >= 1e15 then 'bad_size'
+                when raw_time is null then 'missing_time'
+                {#- 2000-01-01 to 2100-01-01 #}
+                when event_ms is null or event_ms < 946684800000 or event_ms >= 4102444800000
+                    then 'bad_time'
+            end as reason
+        from typed
+    )
+{%- endmacro %}
+
+{# Frames that no extractor reads: one row each. #}
+{% macro unreadable_elements(frames) -%}
+    select
+        topic_id, part, log_offset, log_at, load_id, source, session_id, session_seq, received_at,
+        payload, payload_kind, coalesce(payload_text, payload_b64, poison) as original_text,
+        null as trade_index, null as raw_symbol, null as raw_price, null as raw_size,
+        null as raw_time, null as trade_id, '' as raw_conditions,
+        case
+            when poison is not null then 'poison_record'
+            when payload is null then 'not_json'
+            else 'unknown_shape'
+        end as frame_reason
+    from {{ frames }}
+    where payload is null or payload_kind not in ('finnhub.ws', 'binance.ws')
+        or payload_kind is null
+{%- endmacro %}
+
+{# What was rejected, as it was delivered: the element, or the whole frame. #}
+{% macro element_text() -%}
+    {{ adapter.dispatch('element_text')() }}
+{%- endmacro %}
+{% macro default__element_text() -%}
+    case
+        when payload is null then original_text
+        when trade_index is null or payload_kind <> 'finnhub.ws' then cast(payload as varchar)
+        else cast(json_extract(payload, '$.data[' || trade_index || ']') as varchar)
+    end
+{%- endmacro %}
+
+{# Elements of a frame that must become a trade or a reject. #}
+{% macro element_count() -%}
+    {{ adapter.dispatch('element_count')() }}
+{%- endmacro %}
+{% macro default__element_count() -%}
+    case
+        when payload_kind = 'finnhub.ws' and json_extract_string(payload, '$.type') = 'trade'
+            and json_type(payload, '$.data') = 'ARRAY' then json_array_length(payload, '$.data')
+        when payload_kind = 'binance.ws' and json_extract_string(payload, '$.data.e') = 'trade'
+            and json_extract_string(payload, '$.stream') like '%@trade' then 1
+        else 0
+    end
+{%- endmacro %}

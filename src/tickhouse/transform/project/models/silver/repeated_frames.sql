@@ -1,0 +1,33 @@
+{#
+  Decided once, by frame identity, however late the repeat comes; every other model reads this
+  decision. Repeats are the same bytes under the same identity, so which delivery wins does not
+  show in any value: the first one loaded does. Where the ranges say that nothing repeats, which is
+  nearly always, no frame is looked at.
+#}
+{% set window = build_window() %}
+{{ window_comment(window) }}
+{% set suspects = repeated_sessions(ref('frame_ranges'), window) %}
+-- depends_on: {{ source('bronze', 'trades') }} {{ source('bronze', 'sessions') }}
+
+with arrived as (
+    {% for stream in ['trades', 'sessions'] %}
+    select
+        '{{ stream }}' as stream, session_id, session_seq, topic_id, part, log_offset, load_id,
+        row_number() over (
+            partition by session_id, session_seq order by load_id, topic_id, part, log_offset
+        ) as delivery
+    from {{ source('bronze', stream) }}
+    where {{ in_window(window) }}
+      and session_id in ({{ suspects[stream] or 'null' }})
+    {{ 'union all' if not loop.last }}
+    {% endfor %}
+)
+
+select stream, session_id, session_seq, topic_id, part, log_offset, load_id
+from arrived
+where delivery > 1 or exists (
+    select 1 from {{ ref('frame_ranges') }} as k
+    where k.load_id <= {{ window.after }} and k.stream = arrived.stream
+      and k.session_id = arrived.session_id
+      and arrived.session_seq between k.seq_from and k.seq_to
+)

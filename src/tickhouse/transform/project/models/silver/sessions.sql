@@ -1,0 +1,43 @@
+{{ config(unique_key=['session_id']) }}
+{% set window = build_window() %}
+{{ window_comment(window) }}
+
+with frames as (
+    {{ accepted_frames('sessions', window) }}
+),
+
+events as (
+    {{ session_events('frames') }}
+),
+
+arrived as (
+    select
+        session_id,
+        max(feed) filter (where event = 'opened') as feed,
+        max(mode) filter (where event = 'opened') as mode,
+        max(shard) filter (where event = 'opened') as shard,
+        max(feed_cursor) filter (where event = 'opened') as feed_cursor,
+        max(previous_session_id) filter (where event = 'opened') as previous_session_id,
+        max(previous_last_seq) filter (where event = 'opened') as previous_last_seq,
+        max(happened_at) filter (where event = 'opened') as opened_at,
+        max(happened_at) filter (where event = 'closed') as closed_at,
+        max(reason) filter (where event = 'closed') as close_reason,
+        max(trades_messages) filter (where event = 'closed') as trades_messages
+    from events
+    where event in ('opened', 'closed')
+    group by session_id
+)
+
+select
+    a.session_id,
+    {% for column in [
+        'shard', 'mode', 'feed', 'feed_cursor', 'previous_session_id', 'previous_last_seq',
+        'opened_at', 'closed_at', 'close_reason', 'trades_messages'
+    ] %}
+    {% if not window.is_full %}coalesce(a.{{ column }}, s.{{ column }}){% else %}a.{{ column }}{% endif %} as {{ column }},
+    {% endfor %}
+    cast({{ window.upto }} as bigint) as load_id
+from arrived as a
+{% if not window.is_full %}
+left join {{ this }} as s on a.session_id = s.session_id
+{% endif %}

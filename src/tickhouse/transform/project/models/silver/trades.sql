@@ -1,0 +1,84 @@
+{% set window = build_window() %}
+{{ window_comment(window) }}
+
+with {{ trade_elements(window) }},
+
+trades as (
+    select *, {{ epoch_ms_to_timestamp('event_ms') }} as event_at
+    from judged
+    where reason is null
+),
+
+{#- Time zone and conditions are resolved once a distinct value, not once a trade. #}
+hours as (
+    select
+        hour_at, cast({{ exchange_time('hour_at') }} as date) as exchange_date,
+        date_part('hour', {{ exchange_time('hour_at') }}) as exchange_hour,
+        date_part('dayofweek', {{ exchange_time('hour_at') }}) between 1 and 5 as is_weekday
+    from (select distinct date_trunc('hour', event_at) as hour_at from trades)
+),
+
+codes as (
+    select raw_conditions, {{ split_codes('raw_conditions') }} as code
+    from (select distinct raw_conditions from trades where raw_conditions <> '')
+),
+
+rules as (
+    select
+        c.raw_conditions,
+        {#- No rule, or a code nobody knows: neutral. Several codes: all must allow. #}
+        bool_and(coalesce(r.high_low, true)) as high_low,
+        bool_and(coalesce(r.open_close, true)) as open_close,
+        bool_and(coalesce(r.volume, true)) as volume,
+        bool_and(coalesce(r.bar_price, true)) as bar_price,
+        bool_or(coalesce(r.bar_price_off_hours_only, false)) as bar_price_off_hours_only,
+        bool_or(coalesce(r.opening_print, false)) as opening_print,
+        bool_or(coalesce(r.closing_print, false)) as closing_print
+    from codes as c
+    left join {{ ref('trade_conditions') }} as r on c.code = r.code
+    group by c.raw_conditions
+),
+
+placed as (
+    select
+        t.*, r.high_low, r.open_close, r.volume, r.bar_price, r.bar_price_off_hours_only,
+        r.opening_print, r.closing_print,
+        t.raw_symbol like '%:%' as is_always_open,
+        h.exchange_date,
+        h.is_weekday and (
+            h.exchange_hour between 10 and 15
+            or (h.exchange_hour = 9 and date_part('minute', t.event_at) >= 30)
+        ) as is_exchange_open
+    from trades as t
+    inner join hours as h on date_trunc('hour', t.event_at) = h.hour_at
+    left join rules as r on t.raw_conditions = r.raw_conditions
+)
+
+select
+    session_id,
+    session_seq,
+    cast(trade_index as integer) as trade_index,
+    source,
+    raw_symbol as symbol,
+    event_at,
+    received_at,
+    log_at,
+    price,
+    trade_size,
+    trade_id,
+    case
+        when {{ matches('raw_conditions', '[0-9A-Za-z@,]*') }} then raw_conditions
+        else regexp_replace(raw_conditions, '[^0-9A-Za-z@,]', '', 'g')
+    end as conditions,
+    case when is_always_open then cast(event_at as date) else exchange_date end as session_date,
+    is_always_open or is_exchange_open as is_regular_hours,
+    coalesce(high_low, true) as day_sets_high_low,
+    coalesce(open_close, true) as day_sets_open_close,
+    coalesce(volume, true) as counts_volume,
+    coalesce(bar_price, true) and not (
+        coalesce(bar_price_off_hours_only, false) and (is_always_open or is_exchange_open)
+    ) as bar_sets_price,
+    coalesce(opening_print, false) as is_opening_print,
+    coalesce(closing_print, false) as is_closing_print,
+    load_id
+from placed
