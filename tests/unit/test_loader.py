@@ -11,7 +11,7 @@ from tickhouse.bronze.store import ObjectInfo
 from tickhouse.errors import TransientError
 from tickhouse.model.positions import Stream
 from tickhouse.warehouse.duckdb import DuckDBWarehouse
-from tickhouse.warehouse.loader import Loader
+from tickhouse.warehouse.loader import LOOK_AHEAD_S, Loader
 from tickhouse.warehouse.warehouse import BronzeObject, LoadResult
 
 TRADES = chain_id(0)
@@ -196,6 +196,10 @@ class NotingStore(LocalStore):
         self.notes.append(f"get {key}")
         return super().get(key)
 
+    def last(self, prefix: str) -> str | None:
+        self.notes.append(f"last {prefix}")
+        return super().last(prefix)
+
     def secure(self, key: str) -> None:
         self.notes.append(f"secure {key}")
         super().secure(key)
@@ -240,6 +244,20 @@ def test_a_step_reads_only_what_is_new(lake: Lake, warehouse: DuckDBWarehouse) -
 
     reads = [note for note in store.notes if note.startswith("get")]
     assert reads == [f"get {TRADES.key(50)}", f"get {TRADES.key(51)}"]
+
+
+def test_a_chain_that_advances_is_searched_for_its_end_only_once(
+    lake: Lake, warehouse: DuckDBWarehouse
+) -> None:
+    store, clock = NotingStore(lake.folder), Clock()
+    loader = Loader(store, warehouse, monotonic=clock)
+    for position in range(5):
+        lake.add(run_of(TRADES, objects=1, rows=1, start=position))
+        clock.now_s += LOOK_AHEAD_S - 1
+        loader.load_once()
+
+    assert store.notes.count(f"last {TRADES.prefix}") == 2  # the key, and its manifest's `next`
+    assert warehouse.positions() == {TRADES: 5}
 
 
 def test_a_store_that_is_away_is_reported_and_the_next_step_goes_on(

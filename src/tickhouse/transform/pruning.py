@@ -7,7 +7,7 @@ joined by AND. Anything else sees all files, which is slower and never wrong.
 """
 
 from collections.abc import Iterator, Sequence
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import duckdb
 import msgspec
@@ -42,13 +42,29 @@ def visible_ranges(
     names = [_full_name(node) for node in nodes if node.get("type") == "BASE_TABLE"]
     found: dict[str, Range] = {}
     for node in nodes:
-        source = node.get("from_table")
-        if node.get("type") != "SELECT_NODE" or not isinstance(source, dict):
+        if node.get("type") != "SELECT_NODE" or node["from_table"]["type"] != "BASE_TABLE":
             continue
-        name = _full_name(source) if source["type"] == "BASE_TABLE" else None
+        source: Tree = node["from_table"]
+        name = _full_name(source)
         if name is not None and names.count(name) == 1:
-            found[name] = _range(connection, name, node["where_clause"], parameters)
+            qualifiers = {source["alias"].lower() or source["table_name"].lower()}
+            column = _Column(PLAN_OF[name].time_column, qualifiers)
+            found[name] = _range(connection, column, node["where_clause"], parameters)
     return found
+
+
+class _Column(msgspec.Struct, frozen=True):
+    """A column of one table in a query, and the names by which the query may call the table."""
+
+    name: str
+    qualifiers: set[str]
+
+    def is_meant(self, expression: Tree) -> bool:
+        """Whether an expression is this column."""
+        if expression["type"] != "COLUMN_REF":
+            return False
+        *qualifiers, name = (part.lower() for part in expression["column_names"])
+        return name == self.name and set(qualifiers) <= self.qualifiers
 
 
 def _nodes(tree: object) -> Iterator[Tree]:
@@ -56,10 +72,11 @@ def _nodes(tree: object) -> Iterator[Tree]:
     while waiting:
         node = waiting.pop()
         if isinstance(node, dict):
-            yield node
-            waiting += node.values()
+            children = cast("Tree", node)
+            yield children
+            waiting += children.values()
         elif isinstance(node, list):
-            waiting += node
+            waiting += cast("list[Any]", node)
 
 
 def _full_name(table: Tree) -> str | None:
@@ -70,11 +87,10 @@ def _full_name(table: Tree) -> str | None:
 
 def _range(
     connection: duckdb.DuckDBPyConnection,
-    name: str,
+    column: _Column,
     condition: Tree | None,
     parameters: Sequence[object],
 ) -> Range:
-    column = PLAN_OF[name].time_column
     from_ms, to_ms = EVERYTHING
     for kind, value in _comparisons(condition, column, parameters):
         at_ms = _milliseconds(connection, value)
@@ -86,27 +102,23 @@ def _range(
 
 
 def _comparisons(
-    condition: Tree | None, column: str, parameters: Sequence[object]
+    condition: Tree | None, column: _Column, parameters: Sequence[object]
 ) -> Iterator[tuple[str, object]]:
     """(kind, value) of each comparison of `column` that every row must pass."""
-    if condition is None or not column:
+    if condition is None:
         return
     if condition["type"] == "CONJUNCTION_AND":
         for child in condition["children"]:
             yield from _comparisons(child, column, parameters)
     elif condition["type"] in _MIRRORED:
         left, right = condition["left"], condition["right"]
-        if _is_column(left, column):
+        if column.is_meant(left):
             yield condition["type"], _value(right, parameters)
-        elif _is_column(right, column):
+        elif column.is_meant(right):
             yield _MIRRORED[condition["type"]], _value(left, parameters)
-    elif condition["type"] == "COMPARE_BETWEEN" and _is_column(condition["input"], column):
+    elif condition["type"] == "COMPARE_BETWEEN" and column.is_meant(condition["input"]):
         yield "COMPARE_GREATERTHANOREQUALTO", _value(condition["lower"], parameters)
         yield "COMPARE_LESSTHANOREQUALTO", _value(condition["upper"], parameters)
-
-
-def _is_column(expression: Tree, column: str) -> bool:
-    return expression["type"] == "COLUMN_REF" and expression["column_names"][-1].lower() == column
 
 
 def _value(expression: Tree, parameters: Sequence[object]) -> object:

@@ -32,12 +32,12 @@ join (select unnest(?::varchar[]) as key, unnest(?::varchar[]) as key_t,
     on t = key_t and p = key_p and o >= start_o and o < next_o
 """
 
-# A line is a frame where it parses, says the position that the lander put in front, and its
-# numbers are numbers; any other line becomes a poison row that holds the line itself.
+# The position is what the lander put in front. A line is a frame where it parses and its numbers
+# are numbers; any other line becomes a poison row that holds the line itself.
 CAREFUL: Final = """
 insert into bronze.{table} by name
 with quoted as (
-    select *, try(json_transform(line, '{{"t":"VARCHAR","p":"VARCHAR","o":"VARCHAR",
+    select *, try(json_transform(line, '{{
         "src":"VARCHAR","ses":"VARCHAR","seq":"VARCHAR","rx":"VARCHAR","sym":"VARCHAR",
         "raw":"JSON","text":"VARCHAR","b64":"VARCHAR","poison_b64":"VARCHAR"}}')) as frame
     from read_json(?, format = 'newline_delimited', records = 'true', auto_detect = false,
@@ -51,11 +51,10 @@ with quoted as (
 ),
 judged as (
     select *, coalesce(
-        frame.t = t and try_cast(frame.p as integer) = p and try_cast(frame.o as bigint) = o
-        and (frame.poison_b64 is not null
-            or (frame.src is not null and frame.ses is not null
-                and try_cast(frame.seq as bigint) is not null
-                and try_cast(frame.rx as bigint) is not null)), false) as is_frame
+        frame.poison_b64 is not null
+        or (frame.src is not null and frame.ses is not null
+            and try_cast(frame.seq as bigint) is not null
+            and try_cast(frame.rx as bigint) is not null), false) as is_frame
     from quoted
 )
 select

@@ -178,7 +178,8 @@ class Loader:
             self._look_ahead(chain, start)
             return None
         self._waiting.pop(chain, None)
-        self._looked_ahead_at_s[chain] = self._monotonic()
+        if chain in self._looked_ahead_at_s:
+            self._looked_ahead_at_s[chain] = self._monotonic()
         if chain not in self._genesis:
             self._check_genesis(chain)
         return found if limit is None or found.manifest.next <= limit else None

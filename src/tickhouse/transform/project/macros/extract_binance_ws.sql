@@ -11,20 +11,20 @@
 {% macro default__binance_ws_elements(frames) -%}
     select
         topic_id, part, log_offset, log_at, load_id, source, session_id, session_seq, received_at,
-        payload, payload_kind, cast(null as varchar) as original_text,
+        payload_kind,
         case when is_trade_message then 0 end as trade_index,
         'BINANCE:' || message.data.s as raw_symbol,
         message.data.p as raw_price,
         message.data.q as raw_size,
-        message.data.T as raw_time,
-        cast(try_cast(message.data.t as ubigint) as varchar) as trade_id,
+        cased[2] as raw_time,
+        cast(try_cast(cased[3] as ubigint) as varchar) as trade_id,
         '' as raw_conditions,
         case when not is_trade_message then 'unknown_shape' end as frame_reason
     from (
         select
             *,
             coalesce(
-                ends_with(message.stream, '@trade') and message.data.e = 'trade', false
+                ends_with(message.stream, '@trade') and cased[1] = 'trade', false
             ) as is_trade_message,
             {#- an answer to a request, or a snapshot of the order book #}
             message.stream is null and (message.id is not null or message.lastUpdateId is not null)
@@ -34,8 +34,10 @@
                 *,
                 json_transform(
                     payload,
-                    '{"stream":"VARCHAR","id":"VARCHAR","lastUpdateId":"VARCHAR","data":{"e":"VARCHAR","T":"VARCHAR","s":"VARCHAR","t":"VARCHAR","p":"VARCHAR","q":"VARCHAR"}}'
-                ) as message
+                    '{"stream":"VARCHAR","id":"VARCHAR","lastUpdateId":"VARCHAR","data":{"s":"VARCHAR","p":"VARCHAR","q":"VARCHAR"}}'
+                ) as message,
+                {#- keys that differ only in case (t, T; e, E) collide in a struct #}
+                json_extract_string(payload, ['$.data.e', '$.data.T', '$.data.t']) as cased
             from {{ frames }}
             where payload_kind = 'binance.ws' and payload is not null
         )

@@ -10,7 +10,7 @@
 {% macro default__finnhub_ws_elements(frames) -%}
     select
         topic_id, part, log_offset, log_at, load_id, source, session_id, session_seq, received_at,
-        payload, payload_kind, cast(null as varchar) as original_text,
+        payload_kind,
         case when is_trade_message then trade_index end as trade_index,
         element.s as raw_symbol,
         element.p as raw_price,

@@ -66,8 +66,7 @@
 {% macro unreadable_elements(frames) -%}
     select
         topic_id, part, log_offset, log_at, load_id, source, session_id, session_seq, received_at,
-        payload, payload_kind, coalesce(payload_text, payload_b64, poison) as original_text,
-        null as trade_index, null as raw_symbol, null as raw_price, null as raw_size,
+        payload_kind, null as trade_index, null as raw_symbol, null as raw_price, null as raw_size,
         null as raw_time, null as trade_id, '' as raw_conditions,
         case
             when poison is not null then 'poison_record'
@@ -80,14 +79,18 @@
 {%- endmacro %}
 
 {# What was rejected, as it was delivered: the element, or the whole frame. #}
-{% macro element_text() -%}
-    {{ adapter.dispatch('element_text')() }}
+{% macro element_text(frame, element) -%}
+    {{ adapter.dispatch('element_text')(frame, element) }}
 {%- endmacro %}
-{% macro default__element_text() -%}
+{% macro default__element_text(frame, element) -%}
     case
-        when payload is null then original_text
-        when trade_index is null or payload_kind <> 'finnhub.ws' then cast(payload as varchar)
-        else cast(json_extract(payload, '$.data[' || trade_index || ']') as varchar)
+        when {{ frame }}.payload is null
+            then coalesce({{ frame }}.payload_text, {{ frame }}.payload_b64, {{ frame }}.poison)
+        when {{ element }}.trade_index is null or {{ element }}.payload_kind <> 'finnhub.ws'
+            then cast({{ frame }}.payload as varchar)
+        else cast(
+            json_extract({{ frame }}.payload, '$.data[' || {{ element }}.trade_index || ']') as varchar
+        )
     end
 {%- endmacro %}
 

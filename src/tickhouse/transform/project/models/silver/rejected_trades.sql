@@ -1,12 +1,19 @@
 {% set window = build_window() %}
 {{ window_comment(window) }}
 
-with {{ trade_elements(window) }}
+with {{ trade_elements(window) }},
+
+rejected as (
+    select * from judged where reason is not null
+)
 
 select
-    topic_id, part, log_offset, session_id, session_seq,
-    cast(trade_index as integer) as trade_index, source,
-    case when {{ matches('raw_symbol', '[A-Z0-9.:_/^= -]{1,32}') }} then raw_symbol end as symbol,
-    received_at, reason, {{ element_text() }} as payload, load_id
-from judged
-where reason is not null
+    r.topic_id, r.part, r.log_offset, r.session_id, r.session_seq,
+    cast(r.trade_index as integer) as trade_index, r.source,
+    case when {{ matches('r.raw_symbol', '[A-Z0-9.:_/^= -]{1,32}') }} then r.raw_symbol end
+        as symbol,
+    r.received_at, r.reason, {{ element_text('f', 'r') }} as payload, r.load_id
+from rejected as r
+inner join {{ source('bronze', 'trades') }} as f
+    on {{ in_window(window, 'f.load_id') }}
+    and r.topic_id = f.topic_id and r.part = f.part and r.log_offset = f.log_offset
