@@ -17,7 +17,8 @@ _SCHEMA = """
 create schema bronze; create schema meta; create schema silver; create schema gold;
 create table bronze.identity as select 'w1' as warehouse_id;
 create table bronze.load_ledger (
-    stream varchar, topic varchar, topic_id varchar, part integer, next_offset bigint, load_id bigint
+    stream varchar, topic varchar, topic_id varchar, part integer, next_offset bigint,
+    load_id bigint
 );
 create table meta.positions (model varchar, fingerprint varchar, watermark timestamp);
 insert into meta.positions values ('trades', 'f1', null), ('bars_1s', 'f2', null);
@@ -63,8 +64,9 @@ class GoldSource:
         self.exported.append(select_sql)
         self.wrote.append(str(path.relative_to(self.folder)))
         assert not path.exists()
+        target = str(path).replace("'", "''")
         row = self.connection.execute(
-            f"copy (from ({select_sql}) order by {order_by}) to '{path}' (format parquet)"
+            f"copy (from ({select_sql}) order by {order_by}) to '{target}' (format parquet)"
         ).fetchone()
         return int(row[0]) if row else 0
 
@@ -73,8 +75,8 @@ class GoldSource:
         self.exported.clear()
         self.wrote.clear()
         self.connection.execute(
-            "insert into bronze.load_ledger values ('trades', 'tickhouse.trades.v1', 'e1', 0, ?, ?)",
-            [100 * self.load_id, self.load_id],
+            "insert into bronze.load_ledger values ('trades', ?, 'e1', 0, ?, ?)",
+            ["tickhouse.trades.v1", 100 * self.load_id, self.load_id],
         )
         return self.load_id
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.gold_tables import START, GoldSource
 
+from support.gold_tables import START, GoldSource
 from tickhouse import telemetry
 from tickhouse.errors import RefusedError
 from tickhouse.model.positions import ChainId, Stream

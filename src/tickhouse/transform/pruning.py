@@ -12,7 +12,7 @@ from typing import Any, Final, cast
 import duckdb
 import msgspec
 
-from tickhouse.transform.partitions import PLAN_OF
+from tickhouse.transform.partitions import PLAN_OF, PLANS
 
 Tree = dict[str, Any]
 Range = tuple[int | None, int | None]
@@ -32,15 +32,17 @@ _MIRRORED: Final = {
 def visible_ranges(
     connection: duckdb.DuckDBPyConnection, sql: str, parameters: Sequence[object]
 ) -> dict[str, Range]:
-    """For each table named once with bounds: first and last millisecond that the query can see.
+    """The published tables that a query names, each with the first and last millisecond it can see.
 
-    Keys are full names, such as "gold.bars_1s"; tables that are not there are seen whole.
+    Keys are full names, such as "gold.bars_1s". `show tables` names all.
     """
     row = connection.execute("select json_serialize_sql(?)", [sql]).fetchone()
     tree: object = msgspec.json.decode(row[0]) if row else {}
     nodes = list(_nodes(tree))
     names = [_full_name(node) for node in nodes if node.get("type") == "BASE_TABLE"]
-    found: dict[str, Range] = {}
+    found = {name: EVERYTHING for name in names if name is not None}
+    if not found and any(node.get("type") == "SHOW_REF" for node in nodes):
+        return {plan.name: EVERYTHING for plan in PLANS}
     for node in nodes:
         if node.get("type") != "SELECT_NODE" or node["from_table"]["type"] != "BASE_TABLE":
             continue

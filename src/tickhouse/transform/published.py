@@ -188,7 +188,7 @@ class PublishedGold:
             _explained(sql, seconds_max),
         ):
             statement = _only_select(connection, sql)
-            named = connection.get_table_names(sql, qualified=True)
+            named = _table_names(connection, sql)
             ranges = visible_ranges(connection, sql, parameters)
             self._make_views(connection, manifest, named, ranges)
             self._lock_down(connection)
@@ -267,6 +267,12 @@ def _null_column(name: str, kind: str) -> str:
 def _quoted(text: str) -> str:
     escaped = text.replace("'", "''")
     return f"'{escaped}'"
+
+
+def _table_names(connection: duckdb.DuckDBPyConnection, sql: str) -> set[str]:
+    """Tables that a query names; DuckDB appends an alias to a name as ` AS alias`."""
+    named = connection.get_table_names(sql, qualified=True)
+    return {name.partition(" AS ")[0] for name in named}
 
 
 def _only_select(connection: duckdb.DuckDBPyConnection, sql: str) -> duckdb.Statement:

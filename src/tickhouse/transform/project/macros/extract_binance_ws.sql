@@ -13,35 +13,39 @@
         topic_id, part, log_offset, log_at, load_id, source, session_id, session_seq, received_at,
         payload_kind,
         case when is_trade_message then 0 end as trade_index,
-        'BINANCE:' || message.data.s as raw_symbol,
-        message.data.p as raw_price,
-        message.data.q as raw_size,
-        cased[2] as raw_time,
-        cast(try_cast(cased[3] as ubigint) as varchar) as trade_id,
+        'BINANCE:' || element.s as raw_symbol,
+        element.p as raw_price,
+        element.q as raw_size,
+        element.T as raw_time,
+        cast(try_cast(element.t as ubigint) as varchar) as trade_id,
         '' as raw_conditions,
         case when not is_trade_message then 'unknown_shape' end as frame_reason
     from (
-        select
-            *,
-            coalesce(
-                ends_with(message.stream, '@trade') and cased[1] = 'trade', false
-            ) as is_trade_message,
-            {#- an answer to a request, or a snapshot of the order book #}
-            message.stream is null and (message.id is not null or message.lastUpdateId is not null)
-                as is_answer
+        select * exclude (elements), unnest(elements) as element
         from (
             select
-                *,
-                json_transform(
-                    payload,
-                    '{"stream":"VARCHAR","id":"VARCHAR","lastUpdateId":"VARCHAR","data":{"s":"VARCHAR","p":"VARCHAR","q":"VARCHAR"}}'
-                ) as message,
-                {#- keys that differ only in case (t, T; e, E) collide in a struct #}
-                json_extract_string(payload, ['$.data.e', '$.data.T', '$.data.t']) as cased
-            from {{ frames }}
-            where payload_kind = 'binance.ws' and payload is not null
+                * exclude (message, payload),
+                coalesce(ends_with(message.stream, '@trade') and message.data.e = 'trade', false)
+                    as is_trade_message,
+                case
+                    when ends_with(message.stream, '@trade') and message.data.e = 'trade'
+                        then [message.data]
+                    when contains(message.stream, '@') and not ends_with(message.stream, '@trade')
+                        then []
+                    when message.stream is null
+                        and (message.id is not null or message.lastUpdateId is not null) then []
+                    else [null]
+                end as elements
+            from (
+                select
+                    *,
+                    json_transform(
+                        payload,
+                        '{"stream":"VARCHAR","id":"VARCHAR","lastUpdateId":"VARCHAR","data":{"e":"VARCHAR","T":"VARCHAR","s":"VARCHAR","t":"VARCHAR","p":"VARCHAR","q":"VARCHAR"}}'
+                    ) as message
+                from {{ frames }}
+                where payload_kind = 'binance.ws' and payload is not null
+            )
         )
     )
-    where is_trade_message
-        or not (is_answer or (message.stream like '%@%' and not ends_with(message.stream, '@trade')))
 {%- endmacro %}

@@ -4,12 +4,12 @@
 {% macro accepted_frames(stream, window) -%}
     select f.*, split_part(f.source, ':', -1) as payload_kind
     from {{ source('bronze', stream) }} as f
-    where {{ in_window(window, 'f.load_id') }}
-      and not exists (
-          select 1 from {{ ref('repeated_frames') }} as r
-          where r.stream = '{{ stream }}' and {{ in_window(window, 'r.load_id') }}
-            and r.topic_id = f.topic_id and r.part = f.part and r.log_offset = f.log_offset
-      )
+    left join (
+        select topic_id, part, log_offset
+        from {{ ref('repeated_frames') }}
+        where stream = '{{ stream }}' and {{ in_window(window) }}
+    ) as r on f.topic_id = r.topic_id and f.part = r.part and f.log_offset = r.log_offset
+    where {{ in_window(window, 'f.load_id') }} and r.log_offset is null
 {%- endmacro %}
 
 {#
