@@ -50,9 +50,9 @@ coverage: setup-dev ## Tests with branch coverage, reported
 	$(BIN)/coverage run -m pytest -q -m 'not slow' && $(BIN)/coverage combine -q && $(BIN)/coverage report
 
 bench: setup-dev ## Measure; results and how to read them: benchmarks/README.md
-	$(BIN)/python benchmarks/road.py
-	$(BIN)/python benchmarks/history.py
-	$(BIN)/python benchmarks/tutorial.py
+	$(BIN)/python -m benchmarks.road
+	$(BIN)/python -m benchmarks.history
+	$(BIN)/python -m benchmarks.tutorial
 
 prove-road: setup ## Real trades, 20 random kills, audit, rebuild: one JSON line (<= 2 minutes)
 	@$(BIN)/python -m proofs.road

@@ -1,0 +1,1 @@
+"""Measurements behind every speed claim; ratios in one run, see README.md."""

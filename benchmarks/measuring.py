@@ -1,0 +1,139 @@
+"""What the benchmarks share: a road in one process, and how results are printed."""
+
+import asyncio
+import json
+import logging
+import os
+import platform
+import shutil
+import tempfile
+import time
+from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import structlog
+
+from tickhouse.bronze.lander import Lander
+from tickhouse.bronze.local import LocalStore
+from tickhouse.model.session import Gap, Mode
+from tickhouse.source.address import open_feed
+from tickhouse.source.feed import Arrivals, Feed
+from tickhouse.source.simulator import Simulator
+from tickhouse.stream.recorder import Recorder
+from tickhouse.stream.sqlite import SqliteLog, SqliteReader
+from tickhouse.transform.builder import Builder, duckdb_target
+from tickhouse.transform.publisher import Publisher
+from tickhouse.warehouse.duckdb import DuckDBWarehouse
+from tickhouse.warehouse.loader import Loader
+
+
+def quiet() -> None:
+    """Only warnings on the terminal."""
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
+
+
+def show(name: str, result: dict[str, Any]) -> None:
+    """One JSON line."""
+    machine = {"python": platform.python_version(), "cores": len(os.sched_getaffinity(0))}
+    print(json.dumps({"benchmark": name, **result, "machine": machine}), flush=True)
+
+
+def simulated_frames(count: int, *, batch: int = 10, seed: int = 7) -> list[bytes]:
+    """Frames of the simulator, made beforehand."""
+    feed = open_feed(f"sim://sp500?symbols=100&batch={batch}&seed={seed}&date=2026-03-02")
+    assert isinstance(feed, Simulator)
+    return feed.frames(0, 0, count)
+
+
+class FramesFeed:
+    """Frames from memory at a rate, the same ones over and over.
+
+    Args:
+        frames: made beforehand.
+        total: how many to deliver.
+        rate: frames a second; None = as fast as they are taken.
+    """
+
+    def __init__(self, frames: Sequence[bytes], total: int, rate: float | None) -> None:
+        self.url = "frames:"
+        self.source = "sim:finnhub.ws"
+        self.mode: Mode = "simulated"
+        self.shards = 1
+        self.endless = False
+        self.resumes = True
+        self._frames = frames
+        self._total = total
+        self._rate = rate
+
+    async def connect(self, shard: int, cursor: int) -> AsyncIterator[Arrivals | Gap]:  # noqa: ARG002
+        """See `Feed.connect`."""
+        started = time.monotonic()
+        done = cursor
+        while done < self._total:
+            due = self._total
+            if self._rate is not None:
+                due = min(due, int((time.monotonic() - started) * self._rate) + 1)
+            if due > done:
+                at = done % len(self._frames)
+                block = list(self._frames[at : at + min(due - done, 2000)])
+                done += len(block)
+                yield Arrivals(block, time.time_ns())
+            await asyncio.sleep(0 if due > done else 0.001)
+
+    def acknowledge(self, shard: int, cursor: int) -> None:
+        """Nothing to do."""
+
+    def close(self) -> None:
+        """Nothing to do."""
+
+
+class Road:
+    """All stages in one process over a temporary folder, stepped by hand."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.log = SqliteLog(folder / "log.db")
+        self.reader = SqliteReader(folder / "log.db")
+        self.store = LocalStore(folder / "lake")
+        self.lander = Lander(self.reader, self.store)
+        self.warehouse = DuckDBWarehouse(folder / "warehouse.duckdb")
+        self.warehouse.prepare()
+        self.loader = Loader(self.store, self.warehouse)
+        self.builder = Builder(
+            connect=self.warehouse.cursor,
+            target=duckdb_target(self.warehouse.path),
+            work_folder=folder / "dbt",
+        )
+        self.builder.prepare()
+        self.publisher = Publisher(
+            folder / "gold",
+            query=self.warehouse.query,
+            copy_to_parquet=self.warehouse.copy_to_parquet,
+        )
+
+    def record(self, feed: Feed) -> None:
+        """Record until drained, then land."""
+        asyncio.run(Recorder(feed, self.log).run(asyncio.Event()))
+        self.lander.drain()
+
+    def refine(self) -> float:
+        """One cycle of load, build and publish; seconds."""
+        started = time.perf_counter()
+        self.loader.load_all()
+        built = self.builder.build()
+        self.publisher.publish(built.load_id)
+        return time.perf_counter() - started
+
+    def close(self) -> None:
+        """Release everything and remove the folder."""
+        self.builder.close()
+        self.warehouse.close()
+        self.reader.close()
+        self.log.close()
+        shutil.rmtree(self.folder)
+
+
+def new_road() -> Road:
+    """A road in a new temporary folder."""
+    return Road(Path(tempfile.mkdtemp(prefix="tickhouse-bench-")))
