@@ -7,19 +7,20 @@ the machine's drift hits both. Prints the medians and their ratio.
 import argparse
 import statistics
 
-from benchmarks.measuring import Road, new_road, quiet, show
-from tickhouse.source.simulator import Simulator, open_simulator
+from benchmarks.measuring import quiet, show
+from proofs.stages import Stages, TemporaryStages
+from tickhouse.source.address import open_feed
+from tickhouse.source.feed import Feed
 
 FRAMES_A_LOAD = 1_000
 
 
-def feed(frames: int) -> Simulator:
+def feed(frames: int) -> Feed:
     """The simulator, on through the trading day with every frame, as fast as it goes."""
-    parameters = {"date": "2026-03-02", "rate": "max", "frames": str(frames)}
-    return open_simulator("sp500", parameters, truth_path=None)
+    return open_feed(f"sim://sp500?rate=max&date=2026-03-02&frames={frames}", truth_path=None)
 
 
-def grow(road: Road, frames: int) -> None:
+def grow(road: Stages, frames: int) -> None:
     """Give a road its history, in a few large loads."""
     step = max(frames // 4, 1)
     for upto in range(step, frames + 1, step):
@@ -29,7 +30,7 @@ def grow(road: Road, frames: int) -> None:
 
 def measure(history: int, factor: int, cycles: int) -> dict[str, object]:
     """Medians of a cycle on both roads, alternating."""
-    roads = {history: new_road(), history * factor: new_road()}
+    roads = {history: TemporaryStages(), history * factor: TemporaryStages()}
     seconds: dict[int, list[float]] = {size: [] for size in roads}
     try:
         for size, road in roads.items():

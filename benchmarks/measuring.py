@@ -1,31 +1,20 @@
-"""What the benchmarks share: a road in one process, and how results are printed."""
+"""What the benchmarks share: frames made beforehand, and how results are printed."""
 
 import asyncio
 import json
 import logging
 import os
 import platform
-import shutil
-import tempfile
 import time
 from collections.abc import AsyncIterator, Sequence
-from pathlib import Path
 from typing import Any
 
 import structlog
 
-from tickhouse.bronze.lander import Lander
-from tickhouse.bronze.local import LocalStore
 from tickhouse.model.session import Gap, Mode
 from tickhouse.source.address import open_feed
-from tickhouse.source.feed import Arrivals, Feed
+from tickhouse.source.feed import Arrivals
 from tickhouse.source.simulator import Simulator
-from tickhouse.stream.recorder import Recorder
-from tickhouse.stream.sqlite import SqliteLog, SqliteReader
-from tickhouse.transform.builder import Builder, duckdb_target
-from tickhouse.transform.publisher import Publisher
-from tickhouse.warehouse.duckdb import DuckDBWarehouse
-from tickhouse.warehouse.loader import Loader
 
 
 def quiet() -> None:
@@ -41,7 +30,9 @@ def show(name: str, result: dict[str, Any]) -> None:
 
 def simulated_frames(count: int, *, batch: int = 10, seed: int = 7) -> list[bytes]:
     """Frames of the simulator, made beforehand."""
-    feed = open_feed(f"sim://sp500?symbols=100&batch={batch}&seed={seed}&date=2026-03-02")
+    feed = open_feed(
+        f"sim://sp500?symbols=100&batch={batch}&seed={seed}&date=2026-03-02", truth_path=None
+    )
     assert isinstance(feed, Simulator)
     return feed.frames(0, 0, count)
 
@@ -86,54 +77,3 @@ class FramesFeed:
 
     def close(self) -> None:
         """Nothing to do."""
-
-
-class Road:
-    """All stages in one process over a temporary folder, stepped by hand."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.log = SqliteLog(folder / "log.db")
-        self.reader = SqliteReader(folder / "log.db")
-        self.store = LocalStore(folder / "lake")
-        self.lander = Lander(self.reader, self.store)
-        self.warehouse = DuckDBWarehouse(folder / "warehouse.duckdb")
-        self.warehouse.prepare()
-        self.loader = Loader(self.store, self.warehouse)
-        self.builder = Builder(
-            connect=self.warehouse.cursor,
-            target=duckdb_target(self.warehouse.path),
-            work_folder=folder / "dbt",
-        )
-        self.builder.prepare()
-        self.publisher = Publisher(
-            folder / "gold",
-            query=self.warehouse.query,
-            copy_to_parquet=self.warehouse.copy_to_parquet,
-        )
-
-    def record(self, feed: Feed) -> None:
-        """Record until drained, then land."""
-        asyncio.run(Recorder(feed, self.log).run(asyncio.Event()))
-        self.lander.drain()
-
-    def refine(self) -> float:
-        """One cycle of load, build and publish; seconds."""
-        started = time.perf_counter()
-        self.loader.load_all()
-        built = self.builder.build()
-        self.publisher.publish(built.load_id)
-        return time.perf_counter() - started
-
-    def close(self) -> None:
-        """Release everything and remove the folder."""
-        self.builder.close()
-        self.warehouse.close()
-        self.reader.close()
-        self.log.close()
-        shutil.rmtree(self.folder)
-
-
-def new_road() -> Road:
-    """A road in a new temporary folder."""
-    return Road(Path(tempfile.mkdtemp(prefix="tickhouse-bench-")))

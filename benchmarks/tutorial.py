@@ -15,13 +15,16 @@ from typing import Any
 
 import duckdb
 
-from benchmarks.measuring import FramesFeed, new_road, quiet, show, simulated_frames
+from benchmarks.measuring import FramesFeed, quiet, show, simulated_frames
+from proofs.stages import TemporaryStages
 
 KEYS_A_PAGE = 1_000
 CANDLES = """
 create or replace table candles as
-select symbol, time_bucket(interval 1 minute, at) as bar_at, first(price order by at) as open,
-       max(price) as high, min(price) as low, last(price order by at) as close, sum(size) as volume
+select
+    symbol, time_bucket(interval 1 minute, traded_at) as bar_at,
+    first(price order by traded_at) as open, max(price) as high, min(price) as low,
+    last(price order by traded_at) as close, sum(size) as volume
 from ticks group by all
 """
 
@@ -59,7 +62,7 @@ class Tutorial:
         columns = [list(column) for column in zip(*rows, strict=True)]
         self._database.execute(
             "create or replace table ticks as select unnest($1::varchar[]) as symbol,"
-            " make_timestamp_ms(unnest($2::bigint[])) as at, unnest($3::double[]) as price,"
+            " make_timestamp_ms(unnest($2::bigint[])) as traded_at, unnest($3::double[]) as price,"
             " unnest($4::double[]) as size",
             columns,
         )
@@ -81,7 +84,10 @@ def measure(messages: int, steps: int) -> dict[str, Any]:
     """Feed all the same messages in equal steps, one cycle after each."""
     frames = simulated_frames(messages)
     step = messages // steps
-    ours, tutorials = new_road(), {"tutorial": Tutorial(pages=1), "all_pages": Tutorial(pages=None)}
+    ours, tutorials = (
+        TemporaryStages(),
+        {"tutorial": Tutorial(pages=1), "all_pages": Tutorial(pages=None)},
+    )
     seconds: dict[str, list[float]] = {"ours": [], **{name: [] for name in tutorials}}
     try:
         for upto in range(step, messages + 1, step):

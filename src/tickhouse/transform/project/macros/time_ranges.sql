@@ -33,7 +33,7 @@
 {% macro rows_in(relation, column, ranges, columns='*') -%}
     {% for range in ranges -%}
         select {{ columns }} from {{ relation }} where {{ in_range(column, range) }}
-        {{ 'union all' if not loop.last }}
+        {{ 'union all ' if not loop.last }}
     {%- else -%}
         select {{ columns }} from {{ relation }} where false
     {%- endfor %}
