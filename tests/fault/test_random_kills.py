@@ -1,0 +1,48 @@
+"""kill -9 at random moments of a simulated run: nothing lost, nothing doubled, rebuild identical."""
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from proofs.kills import TICKHOUSE, Road, kill_at_random
+
+SECONDS_TO_LEVEL = 300
+
+
+def check_after_kills(road: Road, tmp_path: Path) -> None:
+    for verb in ("land", "load", "build"):
+        subprocess.run(
+            [*TICKHOUSE, verb, "--once"], env=road.environment, check=True, capture_output=True
+        )
+    audit = road.ask("audit", "--deep", "--truth", str(road.data / "truth.json"))
+    rebuilt = road.ask("rebuild", "--to", str(tmp_path / "rebuilt"), "--compare")
+
+    assert (audit["ok"], audit["lost"], audit["duplicated"], audit["corrupt"]) == (True, 0, 0, 0), (
+        audit
+    )
+    assert rebuilt["identical"] is True, rebuilt
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1500)
+def test_200_random_kills_of_up_lose_and_double_nothing(tmp_path: Path) -> None:
+    road = Road(tmp_path / "data", "sim://sp500?symbols=50&rate=2000&shards=2&seed=11")
+    try:
+        kill_at_random(road, 200, seed=20260302, pause_s=(0.1, 4.0))
+    finally:
+        road.stop()
+
+    assert len(road.killed) == 200
+    assert set(road.killed) >= {"up", "record", "land", "load"}
+    check_after_kills(road, tmp_path)
+
+
+def test_a_dozen_random_kills_of_up_lose_and_double_nothing(tmp_path: Path) -> None:
+    road = Road(tmp_path / "data", "sim://sp500?symbols=20&rate=1000&shards=2&seed=3")
+    try:
+        kill_at_random(road, 12, seed=7, pause_s=(0.5, 4.0))
+    finally:
+        road.stop()
+
+    check_after_kills(road, tmp_path)
