@@ -57,9 +57,13 @@ bench: setup-dev ## Measure; results and how to read them: benchmarks/README.md
 prove-road: setup ## Real trades, 20 random kills, audit, rebuild: one JSON line (<= 2 minutes)
 	@$(BIN)/python -m proofs.road
 
-wheel-smoke: $(UV) ## Build the wheel and run it in an environment of its own
-	@$(UV) build --quiet --wheel --out-dir dist
-	@$(UV) run --quiet --isolated --no-project --with dist/tickhouse-*.whl tickhouse --help >/dev/null && echo "wheel runs"
+wheel-smoke: $(UV) ## Build the wheel; run the whole road from it in an environment of its own
+	@rm -rf dist && $(UV) build --quiet --wheel --out-dir dist
+	@wheel=$$(ls $(CURDIR)/dist/*.whl) && uv=$$(realpath $$(command -v $(UV))) && cd $$(mktemp -d) && \
+	  $$uv run --quiet --isolated --no-project --python $(PYTHON) --with $$wheel tickhouse up --once \
+	  --port 0 --source 'sim://sp500?rate=max&frames=200' 2>/dev/null && \
+	  $$uv run --quiet --isolated --no-project --python $(PYTHON) --with $$wheel tickhouse query \
+	  "select count(*) as symbols, sum(trade_count) as trades from gold.kpi"
 
 clean: ## Remove environments and caches (never data)
 	rm -rf $(VENV) .cache dist .ruff_cache .hypothesis .coverage*
