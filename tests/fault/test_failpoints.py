@@ -20,6 +20,8 @@ VERBS = ("record", "land", "load", "build")
 POINTS = {
     "record.append.before": "record",
     "record.append.after": "record",
+    "record.truth.before": "record",
+    "record.truth.after": "record",
     "land.genesis.before": "land",
     "land.genesis.after": "land",
     "land.put.before": "land",

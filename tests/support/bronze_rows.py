@@ -143,8 +143,17 @@ class BronzeWarehouse:
         marks = ", ".join("?" * len(rows[0]))
         connection.executemany(f"insert into bronze.{stream} values ({marks})", rows)
         ledger = (
-            f"bronze/{stream}/{self.load_id}", stream, f"tickhouse.{stream}.v1",
-            f"{TOPIC_ID}-{stream}", 0, start, start + len(rows), len(rows), False, "", self.load_id,
+            f"bronze/{stream}/{self.load_id}",
+            stream,
+            f"tickhouse.{stream}.v1",
+            f"{TOPIC_ID}-{stream}",
+            0,
+            start,
+            start + len(rows),
+            len(rows),
+            False,
+            "",
+            self.load_id,
             loaded_at.replace(tzinfo=None),
         )
         marks = ", ".join("?" * len(ledger))

@@ -17,6 +17,7 @@ class ListFeed:
         breaks_after: message counts after which the connection is dropped, once each.
         resumes: whether it honours the cursor.
         waits: stay open after the last message instead of draining.
+        pause_every: let commits catch up after so many messages.
     """
 
     def __init__(
@@ -29,6 +30,7 @@ class ListFeed:
         shards: int = 1,
         url: str = "list:",
         batch: int = 1,
+        pause_every: int = 0,
     ) -> None:
         self.url = url
         self.source = "sim:finnhub.ws"
@@ -39,6 +41,7 @@ class ListFeed:
         self.payloads = list(payloads)
         self.breaks_after = list(breaks_after)
         self.batch = batch
+        self.pause_every = pause_every
         self.acknowledged: dict[int, int] = {}
         self.delivered = asyncio.Event()
 
@@ -49,7 +52,8 @@ class ListFeed:
                 raise FeedClosedError("dropped", retry_after_s=0.001)
             payloads = self.payloads[start : start + self.batch]
             yield Arrivals(payloads, 1_700_000_000_000_000_000 + start, Stream.TRADES)
-            await asyncio.sleep(0)
+            paused = self.pause_every and start % self.pause_every == 0
+            await asyncio.sleep(0.02 if paused else 0)
         self.delivered.set()
         if self.endless:
             await asyncio.Event().wait()

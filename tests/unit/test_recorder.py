@@ -236,7 +236,7 @@ def test_a_full_disk_makes_a_feed_that_can_resume_wait_and_loses_nothing(log: Sq
 @pytest.mark.usefixtures("quick_retries")
 def test_a_full_disk_sheds_a_feed_that_cannot_resume_with_a_recorded_gap(log: SqliteLog) -> None:
     full = FullLog(log, refusals=3)
-    feed = ListFeed(messages(4000), resumes=False)
+    feed = ListFeed(messages(4000), resumes=False, pause_every=500)
 
     recorder = record(feed, full, buffer_bytes=20_000)  # type: ignore[arg-type]
 
@@ -263,7 +263,7 @@ def test_a_log_that_refuses_to_the_end_is_an_error_and_nothing_is_acknowledged(
 
 def _record_until_killed(path: str) -> None:
     log = SqliteLog(Path(path))
-    record(ListFeed(messages(3000)), log)
+    record(ListFeed(messages(3000), pause_every=500), log)
 
 
 @pytest.mark.parametrize("where", ["record.append.before", "record.append.after"])

@@ -141,11 +141,11 @@ class Refinery:
                 retry_s = min(retry_s * 2, RETRY_S_MAX)
             self._serve_requests(requests, wait_s, stop)
         self.cycle(load=load, build=build)
-        self._load_status.report("stopped")
-        self._build_status.report("stopped")
 
     def close(self) -> None:
-        """Release what dbt holds."""
+        """Say that both stages have stopped, and release what dbt holds."""
+        self._load_status.report("stopped", {**self.totals, **self._loader.facts()})
+        self._build_status.report("stopped", self.totals)
         if self._builder is not None:
             self._builder.close()
 

@@ -1,76 +1,102 @@
-"""`replay:<file, folder or pattern>`: recorded frames through the live path, payloads untouched.
+"""`replay:<file, folder or pattern>?speed=1`: recorded frames through the live path.
 
-Two formats, told apart line by line: a message a line (time of recording unknown: delivered at
-once), and `<receive time, UNIX ns> <message>` a line (delivered at the recorded pace x `speed`).
-Files ending in `.gz` are inflated. Several files are merged by recorded time. Nothing is dropped: a
-line that is not JSON is delivered as it is.
+Messages come in the order and at the pace in which they were recorded (`speed` times it, or as
+fast as it goes); messages without a recorded time come at once, or `rate` a second. Nothing is
+dropped: a line that is not JSON is delivered as it is. The receipt is that of the replay.
 """
 
 import asyncio
-import glob
-import gzip
-import heapq
-import io
-import re
 import time
-import zlib
-from collections.abc import AsyncIterator, Iterator
-from pathlib import Path
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from itertools import islice
 from typing import Final
 
 from tickhouse.errors import ConfigError
 from tickhouse.model.session import Mode  # noqa: TC001 - annotates an attribute
+from tickhouse.model.units import NANOS_PER_SECOND
 from tickhouse.source.feed import Arrivals
+from tickhouse.source.parameters import Parameters, split_query
+from tickhouse.source.recording import (
+    KINDS,
+    Message,
+    find_files,
+    fingerprint,
+    kind_of,
+    read_blocks,
+    read_messages,
+)
 
-BLOCK_MESSAGES_MAX: Final = 1000
-BLOCK_S: Final = 0.02
-_TIMED: Final = re.compile(rb"^(\d{16,20}) ")
-_SUFFIXES: Final = (".jsonl", ".ndjson", ".txt", ".log")
-
-Message = tuple[int, bytes]
-"""Recorded receipt (UNIX ns; that of the line before, or 0, where unknown) and payload."""
+PARAMETERS: Final = ("speed", "rate", "kind")
+BLOCK_MESSAGES: Final = 1000
+TICK_S: Final = 0.01
 
 
 class Replay:
-    """Recorded frames as a feed of one shard that ends and that can resume.
+    """Recorded frames as a feed of one shard that ends, and that can resume.
 
     Args:
         path: a file, a folder or a pattern; several separated by commas.
         speed: times the recorded pace; None = as fast as it goes.
+        rate: messages a second instead of the recorded pace.
+        kind: what the messages are; None = by the look of the first lines.
+        clock: monotonic seconds.
+        clock_ns: UNIX nanoseconds UTC.
+        sleep: waits so many seconds.
 
     Raises:
-        ConfigError: nothing found under the path.
+        ConfigError: nothing found under the path, or unreadable.
     """
 
-    def __init__(self, path: str, *, speed: float | None = None) -> None:
+    def __init__(
+        self,
+        path: str,
+        *,
+        speed: float | None = None,
+        rate: int | None = None,
+        kind: str | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        clock_ns: Callable[[], int] = time.time_ns,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
         self.files = find_files(path)
-        self.url = f"replay:{path}"
-        self.source = f"replay:{_kind_of(self.files[0])}"
+        self.url = f"replay:{path}#{fingerprint(self.files)}"
+        self.source = f"replay:{kind or kind_of(self.files)}"
         self.mode: Mode = "replay"
         self.shards = 1
         self.endless = False
         self.resumes = True
         self._speed = speed
+        self._rate = rate
+        self._clock = clock
+        self._clock_ns = clock_ns
+        self._sleep = sleep
 
     async def connect(self, shard: int, cursor: int) -> AsyncIterator[Arrivals]:  # noqa: ARG002 - one shard
         """See `Feed.connect`; the cursor counts messages of the merged files."""
         messages = read_messages(self.files)
-        for _ in range(cursor):
-            if next(messages, None) is None:
+        await self._skip(messages, cursor)
+        if self._rate is not None:
+            messages = _at_rate(messages, self._rate)
+        is_paced = self._rate is not None or self._speed is not None
+        pace = _Pace(self._speed or 1.0, self._clock)
+        for block in read_blocks(messages, BLOCK_MESSAGES):
+            start = 0
+            while start < len(block):
+                end = pace.reach(block, start) if is_paced else len(block)
+                if end > start:
+                    payloads = [payload for _, payload in block[start:end]]
+                    yield Arrivals(payloads, self._clock_ns())
+                is_early = end < len(block)
+                await self._sleep(max(TICK_S, pace.wait_s(block[end])) if is_early else 0)
+                start = end
+
+    async def _skip(self, messages: Iterator[Message], count: int) -> None:
+        while count > 0:
+            step = min(count, BLOCK_MESSAGES)
+            if sum(1 for _ in islice(messages, step)) < step:
                 return
-        pace = _Pace(self._speed)
-        block: list[bytes] = []
-        for recorded_ns, payload in messages:
-            wait_s = pace.wait_s(recorded_ns)
-            if block and (wait_s > 0 or len(block) >= BLOCK_MESSAGES_MAX):
-                yield Arrivals(block, time.time_ns())
-                block = []
-                await asyncio.sleep(max(wait_s, BLOCK_S) if wait_s > 0 else 0)
-            elif wait_s > 0:
-                await asyncio.sleep(wait_s)
-            block.append(payload)
-        if block:
-            yield Arrivals(block, time.time_ns())
+            count -= step
+            await self._sleep(0)
 
     def acknowledge(self, shard: int, cursor: int) -> None:
         """Nothing to remember: the log's end is the position."""
@@ -80,78 +106,58 @@ class Replay:
 
 
 class _Pace:
-    """How long to wait until a recorded moment comes, at a speed."""
+    """Which messages are due: recorded time runs `speed` times as fast as the clock."""
 
-    def __init__(self, speed: float | None) -> None:
+    def __init__(self, speed: float, clock: Callable[[], float]) -> None:
         self._speed = speed
+        self._clock = clock
         self._first_ns: int | None = None
-        self._started = time.monotonic()
+        self._started = 0.0
 
-    def wait_s(self, recorded_ns: int) -> float:
-        if self._speed is None or recorded_ns == 0:
-            return 0.0
+    def reach(self, block: list[Message], start: int) -> int:
+        """The index after the last message from `start` on that is due."""
+        reached_ns = self._reached_ns(block[start][0])
+        end = start
+        while end < len(block) and block[end][0] <= reached_ns:
+            end += 1
+        return end
+
+    def _reached_ns(self, recorded_ns: int) -> float:
         if self._first_ns is None:
+            if recorded_ns == 0:
+                return 0
             self._first_ns = recorded_ns
-            self._started = time.monotonic()
-        due = self._started + (recorded_ns - self._first_ns) / 1e9 / self._speed
-        return due - time.monotonic()
+            self._started = self._clock()
+        elapsed_s = (self._clock() - self._started) * self._speed
+        return self._first_ns + elapsed_s * NANOS_PER_SECOND
+
+    def wait_s(self, message: Message) -> float:
+        """Seconds until a message is due."""
+        return (message[0] - self._reached_ns(message[0])) / NANOS_PER_SECOND / self._speed
 
 
-def find_files(path: str) -> list[Path]:
-    """The files under a path, in order of name.
+def _at_rate(messages: Iterator[Message], rate: int) -> Iterator[Message]:
+    """The messages as if recorded at an even rate."""
+    for number, (_, payload) in enumerate(messages):
+        yield 1 + number * NANOS_PER_SECOND // rate, payload
+
+
+def open_replay(rest: str) -> Replay:
+    """The replay that `replay:<rest>` asks for.
 
     Raises:
-        ConfigError: none.
+        ConfigError: no file there, or a parameter that is not one.
     """
-    found: list[Path] = []
-    for part in filter(None, (item.strip() for item in path.split(","))):
-        location = Path(part).expanduser()
-        if location.is_dir():
-            found += sorted(file for file in location.iterdir() if _is_recording(file))
-        elif location.is_file():
-            found.append(location)
-        else:
-            found += sorted(Path(name) for name in glob.glob(str(location)))  # noqa: PTH207
-    if not found:
-        raise ConfigError(f"replay:{path}: no file there. Give a file, a folder or a pattern.")
-    return found
-
-
-def _is_recording(file: Path) -> bool:
-    name = file.name.removesuffix(".gz")
-    return file.is_file() and (name != file.name or name.endswith(_SUFFIXES))
-
-
-def _open(file: Path) -> io.BufferedIOBase:
-    return gzip.open(file, "rb") if file.suffix == ".gz" else file.open("rb")
-
-
-def _kind_of(file: Path) -> str:
-    """Payload kind, by what the first line looks like."""
-    try:
-        with _open(file) as lines:
-            first = lines.readline()
-    except (OSError, EOFError, zlib.error) as error:
-        raise ConfigError(f"{file}: cannot be read: {error}") from error
-    return "binance.ws" if b'"stream":' in first else "finnhub.ws"
-
-
-def read_messages(files: list[Path]) -> Iterator[Message]:
-    """Messages of all files, merged by recorded time; equal times in order of file and line."""
-    return heapq.merge(*map(_read_file, files), key=lambda message: message[0])
-
-
-def _read_file(file: Path) -> Iterator[Message]:
-    recorded_ns = delivered = 0
-    try:
-        with _open(file) as lines:
-            for line in lines:
-                match = _TIMED.match(line)
-                if match is not None:
-                    recorded_ns = int(match[1])
-                yield recorded_ns, line[match.end() if match else 0 :].rstrip(b"\r\n")
-                delivered += 1
-    except (OSError, EOFError, zlib.error) as error:
-        raise ConfigError(
-            f"{file}: broken after line {delivered}: {error}. What came before has been delivered."
-        ) from error
+    path, _, query = rest.rpartition("?")
+    if not path or "=" not in query:
+        path, query = rest, ""
+    parameters = Parameters("replay", split_query("replay", query), PARAMETERS)
+    if "rate" in parameters and "speed" in parameters:
+        raise ConfigError("replay: speed and rate exclude each other; give one of them")
+    rate = parameters.whole("rate", 0, low=1, high=10_000_000) or None
+    return Replay(
+        path,
+        speed=None if parameters.is_max("speed") else parameters.factor("speed", 1.0),
+        rate=rate,
+        kind=parameters.choice("kind", KINDS),
+    )

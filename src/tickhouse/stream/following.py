@@ -12,8 +12,8 @@ POLL_S: Final = 0.01
 class FollowedLog(LogReader, Protocol):
     """A log that can tell cheaply whether anything has changed."""
 
-    def was_replaced(self) -> bool:
-        """Whether another log has taken the place of the one read so far."""
+    def identity(self) -> object:
+        """What tells this log from another that takes its place; None while there is none."""
         ...
 
     def data_version(self) -> int:
@@ -30,6 +30,7 @@ class Following:
         self._positions: dict[TopicPartition, int] = {}
         self._topic_ids: dict[TopicPartition, str] = {}
         self._paused: set[TopicPartition] = set()
+        self._identity: object = None
         self._seen_version = -2
         self._behind = True
 
@@ -44,10 +45,7 @@ class Following:
             time.sleep(min(POLL_S, remaining))
 
     def _poll_once(self) -> list[LogBatch]:
-        if self._reader.was_replaced():
-            self._positions.clear()
-            self._topic_ids.clear()
-            self._behind = True
+        self._notice_replacement()
         version = self._reader.data_version()
         if version == self._seen_version and not self._behind:
             return []
@@ -59,10 +57,23 @@ class Following:
             if partition not in self._paused
             and (batch := self._reader.read(partition, position)) is not None
         ]
+        if self._reader.identity() != self._identity:
+            self._behind = True
+            return []
         for batch in batches:
             self._positions[batch.partition] = batch.next
         self._behind = bool(batches)
         return batches
+
+    def _notice_replacement(self) -> None:
+        """Forget positions of a log whose file is another one now, whoever saw that first."""
+        identity = self._reader.identity()
+        if identity is None or identity == self._identity:
+            return
+        self._identity = identity
+        self._positions.clear()
+        self._topic_ids.clear()
+        self._behind = True
 
     def _assign(self) -> None:
         for partition in self._reader.partitions():

@@ -192,14 +192,13 @@ class Recorder:
         return [frame for frame in frames if len(frame) <= FRAME_BYTES_MAX]
 
     async def _wait_for_room(self, session: OpenSession) -> None:
-        if self._buffered < self._buffer_bytes:
-            return
-        if not self._feed.resumes and self._refused_since is not None:
-            self._shed(session)
-            return
-        self._room.clear()
-        self._wake.set()
-        await self._room.wait()
+        while self._buffered >= self._buffer_bytes:
+            if self._refused_since is not None and not self._feed.resumes:
+                self._shed(session)
+                return
+            self._room.clear()
+            self._wake.set()
+            await self._room.wait()
 
     def _shed(self, session: OpenSession) -> None:
         """Drop what a feed that cannot resume delivered while the log takes nothing: a gap."""
@@ -280,6 +279,7 @@ class Recorder:
         if self._refused_since is None:
             _log.error("log_refused", error=str(error))
         self._refused_since = str(error)
+        self._room.set()
         self._log.release_reserve()
         self._report("failed", {**self._facts(), "error": str(error)})
         if self._done:

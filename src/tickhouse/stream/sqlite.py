@@ -159,9 +159,13 @@ class SqliteReader:
         """Follow all partitions."""
         return Following(self, position_of)
 
-    def was_replaced(self) -> bool:
-        """Whether another file lies under the path than the one read so far."""
-        identity = _identity_of(self.path)
+    def identity(self) -> tuple[int, int] | None:
+        """Device and inode of the file under the path; None while there is none."""
+        return _identity_of(self.path)
+
+    def _was_replaced(self) -> bool:
+        """Whether another file lies under the path than the one that is open."""
+        identity = self.identity()
         return self._identity is not None and identity is not None and identity != self._identity
 
     def data_version(self) -> int:
@@ -200,7 +204,7 @@ class SqliteReader:
             raise _translated(error, self.path) from error
 
     def _open(self) -> bool:
-        if self._connection is not None and not self.was_replaced():
+        if self._connection is not None and not self._was_replaced():
             return True
         self._disconnect()
         self._identity = _identity_of(self.path)

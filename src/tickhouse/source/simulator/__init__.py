@@ -1,5 +1,6 @@
-"""The market simulator: exact Finnhub trade frames, seeded, with a truth ledger."""
+"""The market simulator: exact Finnhub trade frames, each a function of seed, shard and number."""
 
-from tickhouse.source.simulator.feed import Simulator, open_simulator
+from tickhouse.source.simulator.feed import Delivery, Simulator, read_address
+from tickhouse.source.simulator.scenario import Scenario
 
-__all__ = ["Simulator", "open_simulator"]
+__all__ = ["Delivery", "Scenario", "Simulator", "read_address"]

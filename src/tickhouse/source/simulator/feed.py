@@ -2,35 +2,59 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import date, datetime
 from datetime import time as clock_time
-from itertools import islice, pairwise
-from pathlib import Path
-from typing import Final
+from typing import Final, Protocol
 from zoneinfo import ZoneInfo
 
-from tickhouse.errors import ConfigError
-from tickhouse.model.session import Mode  # noqa: TC001 - annotates an attribute
-from tickhouse.source.feed import Arrivals
-from tickhouse.source.simulator.market import (
-    BLOCK_FRAMES,
-    CONDITIONS,
-    NOMINAL_RATE,
-    PRICE_UNITS,
-    Block,
-    Market,
-    Scenario,
-    read_universe,
-)
-from tickhouse.source.simulator.truth import TruthLedger
+import msgspec
 
-PARAMETERS: Final = ("symbols", "rate", "shards", "seed", "batch", "frames", "date")
+from tickhouse.model.session import Mode  # noqa: TC001 - annotates an attribute
+from tickhouse.model.units import NANOS_PER_MILLI
+from tickhouse.source.feed import Arrivals
+from tickhouse.source.parameters import Parameters, split_query
+from tickhouse.source.simulator.frames import FrameWriter
+from tickhouse.source.simulator.market import Market
+from tickhouse.source.simulator.scenario import SCENARIO_PARAMETERS, Scenario, read_scenario
+
+DELIVERY_PARAMETERS: Final = ("frames", "date", "pregenerate")
 TICK_S: Final = 0.02
-FRAMES_AT_ONCE_MAX: Final = 1024
+ARRIVAL_TRADES_MAX: Final = 4096
+"""Trades handed over at once: bounds the work between two looks at anything else."""
 EXCHANGE_ZONE: Final = "America/New_York"
-PRICES_MAX: Final = 1_000_000
 OPENING: Final = clock_time(9, 30)
+
+
+class Delivery(msgspec.Struct, frozen=True):
+    """How a scenario's frames are delivered; does not change which trades they hold.
+
+    Attributes:
+        is_paced: at the scenario's rate; else as fast as it goes.
+        frames: frames of a shard in all; None = endless.
+        day: trades carry exchange time from 09:30 New York of this date on, by their place in
+            virtual time, so frames are the same bytes in every run; None = the time of delivery
+            (an always-open market).
+        pregenerate: frames of a shard made before the first is delivered, then delivered from
+            memory (a frame of 10 trades takes 0.7 kB).
+    """
+
+    is_paced: bool = True
+    frames: int | None = None
+    day: date | None = None
+    pregenerate: int = 0
+
+
+class Witness(Protocol):
+    """Told what has become durable."""
+
+    def acknowledge(self, shard: int, cursor: int) -> None:
+        """The shard's frames below `cursor` are durable."""
+        ...
+
+    def close(self) -> None:
+        """Recording ended."""
+        ...
 
 
 class Simulator:
@@ -38,176 +62,134 @@ class Simulator:
 
     Args:
         scenario: what is simulated.
-        paced: deliver at the scenario's rate; else as fast as it goes.
-        frames: frames a shard delivers in all; None = endless.
-        day: stamp trades in exchange time of this date from 09:30 New York on, by their place in
-            virtual time; None = stamp now (an always-open market).
-        truth_path: where the truth ledger is kept; None = nowhere.
-        url: address to show; also the identity that a cursor belongs to.
+        delivery: how it is delivered.
+        clock: monotonic seconds.
+        clock_ns: UNIX nanoseconds UTC.
+        sleep: waits so many seconds.
+
+    Attributes:
+        witness: told each acknowledgement.
+        markets: one a shard.
     """
 
     def __init__(
         self,
         scenario: Scenario,
+        delivery: Delivery | None = None,
         *,
-        url: str,
-        paced: bool = True,
-        frames: int | None = None,
-        day: date | None = None,
-        truth_path: Path | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        clock_ns: Callable[[], int] = time.time_ns,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
-        self.url = url
+        self.scenario = scenario
+        self.delivery = delivery or Delivery()
+        self.url = _address(scenario, self.delivery.day)
         self.source = "sim:finnhub.ws"
         self.mode: Mode = "simulated"
         self.shards = scenario.shards
-        self.endless = frames is None
+        self.endless = self.delivery.frames is None
         self.resumes = True
-        self.scenario = scenario
-        self._paced = paced
-        self._frames = frames
-        self._opening_ms = _opening_ms(day) if day is not None else None
-        self._markets = [Market(scenario, shard) for shard in range(scenario.shards)]
-        self._writers = [FrameWriter(market) for market in self._markets]
-        self._ledger = TruthLedger(truth_path, url, scenario, self._markets) if truth_path else None
+        self.witness: Witness | None = None
+        self.markets = [Market(scenario, shard) for shard in range(scenario.shards)]
+        self._clock = clock
+        self._clock_ns = clock_ns
+        self._sleep = sleep
+        self._writers = [FrameWriter(market) for market in self.markets]
+        self._opening_ms = None if self.delivery.day is None else _opening_ms(self.delivery.day)
+        self._frame_s = float(scenario.frame_time)
+        self._frame_ms = (scenario.frame_time * 1000).as_integer_ratio()
+        self._step = max(1, int(ARRIVAL_TRADES_MAX / scenario.frame_trades))
 
     async def connect(self, shard: int, cursor: int) -> AsyncIterator[Arrivals]:
-        """See `Feed.connect`; the cursor is the number of the shard's next frame."""
-        started, first = time.monotonic(), cursor
-        while self._frames is None or cursor < self._frames:
-            until = cursor + FRAMES_AT_ONCE_MAX
-            if self._paced:
-                due = first + int((time.monotonic() - started) / self.scenario.frame_s) + 1
+        """See `Feed.connect`; the cursor is the number of the shard's next frame.
+
+        A slow consumer finds the frames that became due meanwhile, in bounded blocks.
+        """
+        stock = await self._make_stock(shard, cursor)
+        started, first = self._clock(), cursor
+        end = self.delivery.frames
+        while end is None or cursor < end:
+            most = cursor + self._step
+            until = most if end is None else min(most, end)
+            if self.delivery.is_paced:
+                due = first + int((self._clock() - started) / self._frame_s) + 1
                 until = min(until, due)
-            if self._frames is not None:
-                until = min(until, self._frames)
             if until > cursor:
-                payloads = self.frames(shard, cursor, until)
+                payloads = stock[cursor - first : until - first]
+                payloads += self.frames(shard, cursor + len(payloads), until)
                 cursor = until
-                yield Arrivals(payloads, time.time_ns())
-            await asyncio.sleep(TICK_S if self._paced else 0)
+                yield Arrivals(payloads, self._clock_ns())
+            await self._sleep(0 if until == most else TICK_S)
+
+    async def _make_stock(self, shard: int, cursor: int) -> list[bytes]:
+        """The frames to be delivered from memory."""
+        stock: list[bytes] = []
+        end = cursor + self.delivery.pregenerate
+        if self.delivery.frames is not None:
+            end = min(end, self.delivery.frames)
+        for start in range(cursor, end, self._step):
+            stock += self.frames(shard, start, min(end, start + self._step))
+            await self._sleep(0)
+        return stock
 
     def frames(self, shard: int, start: int, end: int) -> list[bytes]:
-        """Frames `start .. end` of a shard."""
+        """Frames `start .. end` of a shard, stamped now unless the delivery has a date."""
+        market, writer = self.markets[shard], self._writers[shard]
         found: list[bytes] = []
         while start < end:
-            block = self._markets[shard].block(start // BLOCK_FRAMES)
-            stop = min(end, block.first + BLOCK_FRAMES)
-            found += self._writers[shard].write(block, start, stop, self._times_ms(start, stop))
+            block = market.block_of(start)
+            stop = min(end, block.end)
+            found += writer.write(block, start, stop, self._times_ms(start, stop))
             start = stop
         return found
 
     def _times_ms(self, start: int, end: int) -> list[int]:
         """Event time of each frame, UNIX milliseconds UTC."""
         if self._opening_ms is None:
-            return [time.time_ns() // 1_000_000] * (end - start)
-        frame_ms = self.scenario.frame_s * 1000
-        return [self._opening_ms + int(number * frame_ms) for number in range(start, end)]
+            return [self._clock_ns() // NANOS_PER_MILLI] * (end - start)
+        opening, (numerator, denominator) = self._opening_ms, self._frame_ms
+        return [opening + number * numerator // denominator for number in range(start, end)]
 
     def acknowledge(self, shard: int, cursor: int) -> None:
-        """See `Feed.acknowledge`: the truth ledger counts what is durable."""
-        if self._ledger is not None:
-            self._ledger.acknowledge(shard, cursor)
+        """See `Feed.acknowledge`."""
+        if self.witness is not None:
+            self.witness.acknowledge(shard, cursor)
 
     def close(self) -> None:
         """See `Feed.close`."""
-        if self._ledger is not None:
-            self._ledger.write()
+        if self.witness is not None:
+            self.witness.close()
 
 
-class FrameWriter:
-    """Writes trades as the bytes of Finnhub frames."""
-
-    def __init__(self, market: Market) -> None:
-        self._symbols = [listing.symbol.encode() for listing in market.listings]
-        self._prices: dict[int, bytes] = {}
-
-    def write(self, block: Block, start: int, end: int, times_ms: list[int]) -> list[bytes]:
-        """Frames `start .. end` of a block, stamped with the times given."""
-        bounds = block.bounds[start - block.first : end - block.first + 1].tolist()
-        span = slice(bounds[0], bounds[-1])
-        symbols, price = self._symbols, self._price
-        frames: list[bytes] = []
-        columns = zip(
-            block.condition[span].tolist(),
-            block.price[span].tolist(),
-            block.symbol[span].tolist(),
-            block.size[span].tolist(),
-            strict=True,
-        )
-        for (before, after), at_ms in zip(pairwise(bounds), times_ms, strict=True):
-            trades = [
-                b'{"c":%b,"p":%b,"s":"%b","t":%d,"v":%d}'
-                % (CONDITIONS[code], price(units), symbols[symbol], at_ms, size)
-                for code, units, symbol, size in islice(columns, after - before)
-            ]
-            frames.append(b'{"data":[%b],"type":"trade"}' % b",".join(trades))
-        return frames
-
-    def _price(self, units: int) -> bytes:
-        text = self._prices.get(units)
-        if text is None:
-            if len(self._prices) > PRICES_MAX:
-                self._prices.clear()
-            text = (b"%d.%04d" % divmod(units, PRICE_UNITS)).rstrip(b"0").rstrip(b".")
-            self._prices[units] = text
-        return text
+def _address(scenario: Scenario, day: date | None) -> str:
+    """The feed's identity: a cursor counts for this address only."""
+    if day is None:
+        return scenario.url
+    return f"{scenario.url}{'&' if '?' in scenario.url else '?'}date={day}"
 
 
 def _opening_ms(day: date) -> int:
     opening = datetime.combine(day, OPENING, tzinfo=ZoneInfo(EXCHANGE_ZONE))
-    return int(opening.timestamp() * 1000)
+    return int(opening.timestamp()) * 1000
 
 
-def open_simulator(
-    place: str, parameters: Mapping[str, str], *, truth_path: Path | None
-) -> Simulator:
-    """The simulator behind `sim://<place>?<parameters>`.
+def read_address(rest: str) -> tuple[Scenario, Delivery]:
+    """What `sim://<rest>` asks for.
 
     Raises:
         ConfigError: names the parameter, what was found and what is valid.
     """
-    if place not in {"", "sp500"}:
-        raise ConfigError(f"sim://{place}: unknown universe; known: sp500")
-    unknown = sorted(set(parameters) - set(PARAMETERS))
-    if unknown:
-        raise ConfigError(f"sim: unknown parameter {unknown}; known: {', '.join(PARAMETERS)}")
-    listed = len(read_universe())
-    symbols = _whole(parameters, "symbols", 50, 1, listed)
-    paced = parameters.get("rate") != "max"
-    scenario = Scenario(
-        seed=_whole(parameters, "seed", 7, 0, 2**63 - 1),
-        symbols=symbols,
-        shards=_whole(parameters, "shards", 1, 1, symbols),
-        rate=float(_whole(parameters, "rate", 1000, 1, 10_000_000)) if paced else NOMINAL_RATE,
-        batch=_whole(parameters, "batch", 0, 0, 1000),
+    place, _, query = rest.partition("?")
+    known = (*SCENARIO_PARAMETERS, *DELIVERY_PARAMETERS)
+    parameters = Parameters("sim", split_query("sim", query), known)
+    scenario = read_scenario(place.rstrip("/"), parameters)
+    frames = parameters.whole("frames", -1, low=0, high=2**53)
+    delivery = Delivery(
+        is_paced=not parameters.is_max("rate"),
+        frames=None if frames < 0 else frames,
+        day=parameters.day("date"),
+        pregenerate=parameters.whole("pregenerate", 0, low=0, high=10**8),
     )
-    frames = _whole(parameters, "frames", 0, 0, 2**62) or None
-    day = _day(parameters.get("date"))
-    identity = {name: parameters[name] for name in sorted(parameters) if name != "frames"}
-    query = "&".join(f"{name}={value}" for name, value in identity.items())
-    return Simulator(
-        scenario,
-        url=f"sim://sp500{'?' if query else ''}{query}",
-        paced=paced,
-        frames=frames,
-        day=day,
-        truth_path=truth_path,
-    )
-
-
-def _whole(parameters: Mapping[str, str], name: str, default: int, low: int, high: int) -> int:
-    text = parameters.get(name)
-    if text is None:
-        return default
-    if not text.isdecimal() or not low <= int(text) <= high:
-        raise ConfigError(f"sim: {name}={text!r}; give a whole number from {low} to {high}")
-    return int(text)
-
-
-def _day(text: str | None) -> date | None:
-    if text is None:
-        return None
-    try:
-        return date.fromisoformat(text)
-    except ValueError:
-        raise ConfigError(f"sim: date={text!r}; give a date as 2026-03-02") from None
+    if delivery.pregenerate and delivery.day is None:
+        raise parameters.bad("pregenerate", "a date as well: frames made before carry its time")
+    return scenario, delivery

@@ -27,8 +27,8 @@ PRICE_UNITS: Final = 10_000
 """Prices are integers in 1e-4 of a dollar."""
 CENT: Final = PRICE_UNITS // 100
 PERIODS_S: Final = (4, 16, 64, 256, 1024, 4096, 16384, 65536)
-VOLATILITY_PER_ROOT_S: Final = 1.0e-4
-"""About 1.5 % a trading day of 23,400 s."""
+VOLATILITY_PER_ROOT_S: Final = 0.6e-4
+"""Some 7 basis points a minute."""
 MARKET_SHARE: Final = 0.6
 SECTOR_SHARE: Final = 0.4
 OWN_SHARE: Final = 0.7
@@ -83,6 +83,11 @@ class Block(msgspec.Struct, frozen=True):
     size: Ints
     condition: Ints
 
+    @property
+    def end(self) -> int:
+        """Number after the last frame."""
+        return self.first + len(self.bounds) - 1
+
 
 def _table(weights: Sequence[int], entries: int = TABLE) -> Ints:
     """The numbers 0 .. n - 1, each as often as its weight, over `entries` places."""
@@ -127,14 +132,29 @@ def _field(bits: Bits, shift: int, width: int = 16) -> Ints:
 def _deviates(count: int, *entropy: int) -> Floats:
     """Random numbers of mean 0 and variance 1, with fatter tails than a normal's."""
     bits = _bits(2 * count, *entropy)
-    quarters = sum(_field(bits[:count], shift) for shift in (0, 16, 32, 48))
+    quarters = np.zeros(count)
+    for shift in (0, 16, 32, 48):
+        quarters += _field(bits[:count], shift)
     near_normal = (quarters - 2.0 * (TABLE - 1)) * (sqrt(3.0) / TABLE)
     is_wild = _field(bits[count:], 0, 8) < 51  # noqa: PLR2004 - one in five
     return near_normal * np.where(is_wild, 1.8, 0.7) / sqrt(0.8 * 0.7**2 + 0.2 * 1.8**2)
 
 
+def _sides(symbol: Ints, bits: Bits) -> Ints:
+    """1 for a buyer's trade, -1 for a seller's; one in four goes on with its symbol's last side."""
+    order = np.argsort(symbol.astype(np.int16), kind="stable")
+    drawn = 2 * _field(bits, 48, 1)[order] - 1
+    follows = _field(bits, 62, 2)[order] == 0
+    follows[1:] &= np.diff(symbol[order]) == 0
+    follows[:1] = False
+    origin = np.maximum.accumulate(np.where(follows, 0, np.arange(len(symbol))))
+    sides = np.empty_like(symbol)
+    sides[order] = drawn[origin]
+    return sides
+
+
 def _exp(exponent: Floats) -> Floats:
-    """e to a small power (less than 1 either way), to six digits."""
+    """The exponential of small numbers (less than 1 either way), to six digits."""
     result = np.zeros_like(exponent)
     for term in _EXP_TERMS:
         result = result * exponent + term
@@ -194,9 +214,9 @@ class Market:
             log_move += self._octave(octave, at_s / period, frame, symbol)
         middle = self._prices[symbol] * _exp(log_move)
         half_spread = np.maximum(CENT / 2, middle * HALF_SPREAD)
-        bounce = np.where(_field(bits, 48, 1) == 0, -half_spread, half_spread)
+        bounce = _sides(symbol, bits) * half_spread
         on_tick = np.rint((middle + bounce) / CENT) * CENT
-        inside = np.rint(middle + bounce * (_field(bits, 57, 7) / 128.0))
+        inside = np.rint(middle + bounce * (_field(bits, 57, 5) / 32.0))
         is_inside = _field(bits, 49, 8) < SUB_PENNY_OF_256
         return np.maximum(np.where(is_inside, inside, on_tick), 1.0).astype(np.int64)
 

@@ -1,0 +1,67 @@
+"""Builders over bronze rows; the dbt project is parsed once for all tests of a process."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from support.bronze_rows import BronzeWarehouse
+from tickhouse.transform.builder import Builder, duckdb_target
+from tickhouse.transform.dbt_runner import DbtRunner
+
+RUN_COLUMNS = ("load_id", "revision")
+EXACT_TABLES = (
+    "silver.repeated_frames",
+    "silver.trades",
+    "silver.rejected_trades",
+    "silver.sessions",
+    "silver.gaps",
+    "silver.latency_counts",
+    "gold.bars_1s",
+    "gold.bars_1m",
+    "gold.bars_5m",
+    "gold.bars_1h",
+    "gold.bars_1d",
+    "gold.kpi",
+    "gold.market_map",
+    "gold.volatility_1m",
+    "gold.latency",
+    "gold.completeness",
+)
+_parsed: list[DbtRunner] = []
+
+
+@contextmanager
+def builder_of(warehouse: BronzeWarehouse, **options: Any) -> Iterator[Builder]:
+    """A builder of a warehouse whose file is named `warehouse.duckdb` (dbt keeps that name)."""
+    assert warehouse.path.name == "warehouse.duckdb"
+    builder = Builder(
+        connect=warehouse.connect,
+        target=duckdb_target(warehouse.path),
+        work_folder=warehouse.path.parent / "dbt",
+        **options,
+    )
+    if _parsed:
+        builder._dbt.write_profile()
+        builder._dbt._runner, builder._dbt.nodes = _parsed[0]._runner, _parsed[0].nodes
+    else:
+        builder.prepare()
+        _parsed.append(builder._dbt)
+    try:
+        yield builder
+    finally:
+        builder.close()
+
+
+def new_warehouse(folder: Path) -> BronzeWarehouse:
+    """An empty warehouse in a folder of its own."""
+    folder.mkdir(parents=True, exist_ok=True)
+    return BronzeWarehouse(folder / "warehouse.duckdb")
+
+
+def rows_of(
+    warehouse: BronzeWarehouse, table: str, *, without: Sequence[str] = RUN_COLUMNS
+) -> list[tuple[Any, ...]]:
+    """All rows of a table in a fixed order, without the columns that differ from run to run."""
+    columns = [row[0] for row in warehouse.query(f"describe {table}") if row[0] not in without]
+    return warehouse.query(f"select {', '.join(columns)} from {table} order by all")
