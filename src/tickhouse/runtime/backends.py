@@ -62,9 +62,14 @@ def open_warehouse(settings: Settings) -> "DuckDBWarehouse":
     Raises:
         BusyError: another process has it.
     """
+    return new_warehouse(warehouse_path(settings))
+
+
+def new_warehouse(path: Path) -> "DuckDBWarehouse":
+    """An embedded warehouse at a path."""
     from tickhouse.warehouse.duckdb import DuckDBWarehouse
 
-    return DuckDBWarehouse(warehouse_path(settings))
+    return DuckDBWarehouse(path)
 
 
 def make_builder(warehouse: "DuckDBWarehouse", work_folder: Path) -> "Builder":

@@ -3,14 +3,14 @@
 import argparse
 import contextlib
 import sys
-from collections.abc import Generator, Sequence
-from typing import Any
+from collections.abc import Generator
+from typing import Final
 
 import msgspec
 
-from tickhouse.audit.audit import audit as run_audit
+from tickhouse.audit.audit import audit as audit_road
 from tickhouse.audit.rebuild import describe_rebuild
-from tickhouse.audit.rebuild import rebuild as run_rebuild
+from tickhouse.audit.rebuild import rebuild as rebuild_road
 from tickhouse.audit.report import Progress, describe, no_progress
 from tickhouse.runtime import backends
 from tickhouse.runtime.level import read_statuses
@@ -19,89 +19,84 @@ from tickhouse.runtime.result import EXIT_OK, EXIT_PROBLEM, VerbResult
 from tickhouse.settings import Settings
 from tickhouse.telemetry import write_json_atomically
 from tickhouse.transform.published import PublishedGold
-from tickhouse.warehouse.duckdb import DuckDBWarehouse
-from tickhouse.warehouse.warehouse import Row, WarehouseReader
+from tickhouse.warehouse.warehouse import WarehouseReader
+
+CLEAR_LINE: Final = "\r\x1b[K"
 
 
 def audit(settings: Settings, arguments: argparse.Namespace) -> VerbResult:
-    """Everything that was recorded is in every layer exactly once; code 1 if not."""
+    """Every layer against the one upstream of it; the report is kept for the page."""
     log = backends.open_log_reader(settings)
     try:
-        with _warehouse(settings) as warehouse, _shown_progress() as progress:
-            report = run_audit(
+        with warehouse_reader(settings) as warehouse, progress_line() as progress:
+            report = audit_road(
                 log=log,
                 store=backends.open_store(settings),
                 warehouse=warehouse,
                 gold=PublishedGold(settings.gold_folder),
                 truth_path=arguments.truth,
                 deep=arguments.deep,
-                lag_s_max=settings.lag_s_max if _runs(settings) else None,
+                lag_s_max=settings.lag_s_max if _is_running(settings) else None,
                 progress=progress,
             )
     finally:
         log.close()
-    content: dict[str, Any] = msgspec.to_builtins(report)
+    content = msgspec.to_builtins(report)
     write_json_atomically(settings.run_folder / "audit.json", content)
     return VerbResult(EXIT_OK if report.ok else EXIT_PROBLEM, content, describe(report))
 
 
 def rebuild(settings: Settings, arguments: argparse.Namespace) -> VerbResult:
-    """Warehouse, silver and gold again from the lake alone; code 1 if they differ."""
-    with contextlib.ExitStack() as stack:
-        report = run_rebuild(
+    """Derive everything again from the lake alone."""
+    reader = warehouse_reader(settings) if arguments.compare else contextlib.nullcontext()
+    with reader as original, progress_line() as progress:
+        report = rebuild_road(
             store=backends.open_store(settings),
-            folder=arguments.to.expanduser().absolute(),
-            make_warehouse=DuckDBWarehouse,
+            folder=arguments.to,
+            make_warehouse=backends.new_warehouse,
             make_builder=backends.make_builder,
-            compare_with=stack.enter_context(_warehouse(settings)) if arguments.compare else None,
-            progress=stack.enter_context(_shown_progress()),
+            compare_with=original,
+            progress=progress,
         )
-    ok = report.identical is not False and not report.problems
-    content: dict[str, Any] = {"ok": ok, **msgspec.to_builtins(report)}
+    ok = not report.problems and report.identical is not False
+    content = {"ok": ok, **msgspec.to_builtins(report)}
     return VerbResult(EXIT_OK if ok else EXIT_PROBLEM, content, describe_rebuild(report))
 
 
-class _NoWarehouse:
-    """Answers where nothing was ever loaded: there is no table."""
-
-    def query(self, sql: str, parameters: Sequence[object] = ()) -> list[Row]:  # noqa: ARG002
-        """See `WarehouseReader.query`."""
-        return [(0,)]
+def _is_running(settings: Settings) -> bool:
+    return any(status.is_alive for status in read_statuses(settings.run_folder).values())
 
 
 @contextlib.contextmanager
-def _warehouse(settings: Settings) -> Generator[WarehouseReader]:
-    """The warehouse's owner where it runs, else the file itself; it is not made here."""
+def warehouse_reader(settings: Settings) -> Generator[WarehouseReader]:
+    """The warehouse's running owner, or the file itself where nobody has it."""
     owner = connect_owner(settings.run_folder)
     if owner is not None:
         with contextlib.closing(owner):
             yield owner
-    elif backends.warehouse_path(settings).exists():
-        with contextlib.closing(backends.open_warehouse(settings)) as warehouse:
-            yield warehouse
-    else:
-        yield _NoWarehouse()
-
-
-def _runs(settings: Settings) -> bool:
-    """Whether a stage runs, so that what is in flight should be moving."""
-    statuses = read_statuses(settings.run_folder).values()
-    return any(status.is_alive and status.stage != "audit" for status in statuses)
+        return
+    warehouse = backends.open_warehouse(settings)
+    try:
+        warehouse.prepare()
+        yield warehouse
+    finally:
+        warehouse.close()
 
 
 @contextlib.contextmanager
-def _shown_progress() -> Generator[Progress]:
-    """On a terminal, one line that says what is being looked at."""
+def progress_line() -> Generator[Progress]:
+    """A line on the terminal that says how far it is; nothing where there is no terminal."""
     if not sys.stderr.isatty():
         yield no_progress
         return
 
-    def show(layer: str, done: int, total: int | None) -> None:
-        of = "" if total is None else f" of {total:,}"
-        sys.stderr.write(f"\r\033[K{layer} {done:,}{of}")
+    def show(what: str, done: int, total: int | None) -> None:
+        share = f" {done:,} of {total:,}" if total else f" {done:,}" if done else ""
+        sys.stderr.write(f"{CLEAR_LINE}{what}{share}")
         sys.stderr.flush()
 
     try:
         yield show
     finally:
-        sys.stderr.write("\r\033[K")
+        sys.stderr.write(CLEAR_LINE)
+        sys.stderr.flush()

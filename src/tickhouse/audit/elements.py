@@ -1,0 +1,199 @@
+"""An independent reading of payloads: which trades and rejects a frame holds, from its bytes.
+
+Shares nothing with the SQL that makes silver, so that a mistake there shows as a difference here.
+"""
+
+import re
+from collections.abc import Iterable
+from decimal import ROUND_HALF_UP, Context, Decimal
+from typing import Any, Final, Literal, cast
+
+import msgspec
+
+from tickhouse.model.symbols import is_symbol
+from tickhouse.model.units import QUANTUM
+
+CONTEXT: Final = Context(prec=60, rounding=ROUND_HALF_UP)
+"""Wide enough for sums of prices times sizes without rounding."""
+PRICE_END: Final = Decimal(10**10)
+"""DECIMAL(18,8) holds less than this."""
+EXACT_END: Final = Decimal(10**9)
+"""An unquoted number below this, of at most 8 decimals, is read exactly by every JSON parser."""
+TIME_START_MS: Final = 946_684_800_000
+TIME_END_MS: Final = 4_102_444_800_000
+CONTROL: Final = frozenset({"ping", "pong", "error", "subscribe", "unsubscribe"})
+
+_NUMBER: Final = re.compile(r"\s*[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?\s*")
+
+Trade = tuple[str, Decimal, Decimal]
+"""Symbol, price, size."""
+
+
+class _FinnhubTrade(msgspec.Struct, gc=False):
+    s: str
+    p: Decimal
+    v: Decimal
+    t: int
+
+
+class _FinnhubMessage(msgspec.Struct, gc=False):
+    type: Literal["trade"]
+    data: list[_FinnhubTrade]
+
+
+class _Unquoted(str):
+    """A JSON number with a fraction or an exponent, as it was written."""
+
+    __slots__ = ()
+
+
+_finnhub = msgspec.json.Decoder(_FinnhubMessage).decode
+_generic = msgspec.json.Decoder(float_hook=_Unquoted).decode
+
+
+class Elements:
+    """What one payload holds: trades, and a reason for each element that is none."""
+
+    __slots__ = ("reasons", "trades")
+
+    def __init__(self, trades: list[Trade], reasons: list[str]) -> None:
+        self.trades = trades
+        self.reasons = reasons
+
+
+def read_elements(kind: str, payload: bytes) -> Elements:
+    """Trades and rejects of a payload of valid JSON.
+
+    Args:
+        kind: payload kind, such as "finnhub.ws".
+        payload: the message.
+    """
+    if kind == "finnhub.ws":
+        return _finnhub_elements(payload)
+    if kind == "binance.ws":
+        return _binance_elements(payload)
+    return Elements([], ["unknown_shape"])
+
+
+def _finnhub_elements(payload: bytes) -> Elements:
+    try:
+        data = _finnhub(payload).data
+    except msgspec.DecodeError:
+        return _finnhub_slowly(payload)
+    trades: list[Trade] = []
+    for item in data:
+        price, size = item.p, item.v
+        if not (
+            0 < price < EXACT_END
+            and 0 < size < EXACT_END
+            and TIME_START_MS <= item.t < TIME_END_MS
+            and is_symbol(item.s)
+            and price == price.quantize(QUANTUM, context=CONTEXT)
+            and size == size.quantize(QUANTUM, context=CONTEXT)
+        ):
+            return _finnhub_slowly(payload)
+        trades.append((item.s, price, size))
+    return Elements(trades, [])
+
+
+def _finnhub_slowly(payload: bytes) -> Elements:
+    message = _generic(payload)
+    fields = cast("dict[str, Any]", message) if isinstance(message, dict) else {}
+    data = fields.get("data")
+    if fields.get("type") == "trade" and isinstance(data, list):
+        return _judge_all(_finnhub_fields(item) for item in cast("list[Any]", data))
+    is_control = fields.get("type") in CONTROL
+    return Elements([], [] if is_control else ["unknown_shape"])
+
+
+def _finnhub_fields(item: object) -> tuple[Any, ...]:
+    fields = cast("dict[str, Any]", item) if isinstance(item, dict) else {}
+    return tuple(fields.get(name) for name in "spvt")
+
+
+def _binance_elements(payload: bytes) -> Elements:
+    message = _generic(payload)
+    fields = cast("dict[str, Any]", message) if isinstance(message, dict) else {}
+    data = fields.get("data")
+    data = cast("dict[str, Any]", data) if isinstance(data, dict) else {}
+    stream = _text(fields.get("stream"))
+    if stream is None:
+        is_answer = any(_text(fields.get(name)) is not None for name in ("id", "lastUpdateId"))
+        return Elements([], [] if is_answer else ["unknown_shape"])
+    if not stream.endswith("@trade"):
+        return Elements([], [] if "@" in stream else ["unknown_shape"])
+    if _text(data.get("e")) != "trade":
+        return Elements([], ["unknown_shape"])
+    symbol = _text(data.get("s"))
+    full = None if symbol is None else f"BINANCE:{symbol}"
+    return _judge_all([(full, data.get("p"), data.get("q"), data.get("T"))])
+
+
+def _judge_all(items: Iterable[tuple[Any, ...]]) -> Elements:
+    found = Elements([], [])
+    for item in items:
+        judged = _judge(*item)
+        if isinstance(judged, str):
+            found.reasons.append(judged)
+        else:
+            found.trades.append(judged)
+    return found
+
+
+def _judge(symbol: object, price: object, size: object, time: object) -> Trade | str:  # noqa: PLR0911
+    """The trade, or why it is none; the first reason counts."""
+    texts = [_text(value) for value in (symbol, price, size, time)]
+    if texts == [None] * 4:
+        return "unknown_shape"
+    if not texts[0]:
+        return "missing_symbol"
+    if not is_symbol(texts[0]):
+        return "bad_symbol"
+    if texts[1] is None:
+        return "missing_price"
+    exact_price = _decimal(price)
+    if exact_price is None or exact_price <= 0:
+        return "bad_price"
+    if texts[2] is None:
+        return "missing_size"
+    exact_size = _decimal(size)
+    if exact_size is None or exact_size <= 0:
+        return "zero_size" if exact_size == 0 else "bad_size"
+    if texts[3] is None:
+        return "missing_time"
+    at = _number(time)
+    at_ms = None if at is None else at.to_integral_value(ROUND_HALF_UP, CONTEXT)
+    if at_ms is None or not TIME_START_MS <= at_ms < TIME_END_MS:
+        return "bad_time"
+    return texts[0], exact_price, exact_size
+
+
+def _text(value: object) -> str | None:
+    """A JSON value as text; null is no text."""
+    if value is None or isinstance(value, str):
+        return value
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return str(value)
+
+
+def _number(value: object) -> Decimal | None:
+    """A JSON number, or text that is one.
+
+    Numbers without quotes have been through a double in every common parser: 17 digits survive.
+    """
+    text = _text(value)
+    if text is None or isinstance(value, bool) or _NUMBER.fullmatch(text) is None:
+        return None
+    if isinstance(value, _Unquoted):
+        return Decimal(repr(float(value)))
+    return Decimal(text.strip())
+
+
+def _decimal(value: object) -> Decimal | None:
+    """A price or size as it is kept, in DECIMAL(18,8); None where it is not one."""
+    number = _number(value)
+    if number is None or not number.is_finite() or abs(number) >= PRICE_END:
+        return None
+    kept = number.quantize(QUANTUM, context=CONTEXT)
+    return kept if abs(kept) < PRICE_END else None

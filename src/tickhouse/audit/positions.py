@@ -1,0 +1,125 @@
+"""Where every stage stands, taken downstream first: nothing may seem ahead of its source."""
+
+from collections.abc import Mapping
+from typing import Final
+
+import msgspec
+
+from tickhouse.bronze.chain import Chain, find_chains
+from tickhouse.bronze.store import Store
+from tickhouse.errors import CorruptError
+from tickhouse.model.positions import ChainId, Stream, TopicPartition
+from tickhouse.stream.log import Bounds, LogReader
+from tickhouse.transform.manifest import GoldManifest
+from tickhouse.transform.published import PublishedGold
+from tickhouse.warehouse.warehouse import WarehouseReader
+
+MODELS: Final = (
+    "trades",
+    "rejected_trades",
+    "sessions",
+    "gaps",
+    "bars_1s",
+    "bars_1m",
+    "bars_5m",
+    "bars_1h",
+    "bars_1d",
+    "volatility_1m",
+    "latency",
+    "completeness",
+    "kpi",
+    "market_map",
+)
+"""Models that readers see; between two builds they all stand at one load."""
+_NAMES: Final = ", ".join(f"'{model}'" for model in MODELS)
+LEVEL: Final = (
+    "(select case when min(load_id) = max(load_id) and count(*) = "  # noqa: S608 - names of ours
+    f"{len(MODELS)} then min(load_id) end from meta.positions where model in ({_NAMES}))"
+)
+"""Expression: the load at which all models stand, null within a build."""
+
+
+class Sources(msgspec.Struct, frozen=True):
+    """What an audit reads; `gold` is None where published gold is not looked at."""
+
+    log: LogReader
+    store: Store
+    warehouse: WarehouseReader
+    gold: PublishedGold | None
+
+
+class Positions(msgspec.Struct, frozen=True):
+    """Positions at the start of an audit.
+
+    Attributes:
+        published: the manifest of published gold, None if there is none.
+        published_fault: why it cannot be read, if so.
+        built: silver holds everything up to this load_id; 0 before the first build.
+        loaded: the last load_id of the ledger.
+        loaded_ends: the ledger's end of each chain at `loaded`.
+        lake: key of the last object of each chain of the lake.
+        log: offsets held by each partition of the log, with its topic id.
+    """
+
+    published: GoldManifest | None
+    published_fault: str | None
+    built: int
+    loaded: int
+    loaded_ends: Mapping[ChainId, int]
+    lake: Mapping[ChainId, str | None]
+    log: Mapping[TopicPartition, tuple[str, Bounds]]
+
+    @property
+    def chains(self) -> list[ChainId]:
+        """Every chain that lake or ledger know."""
+        return sorted({*self.lake, *self.loaded_ends})
+
+
+def take_positions(sources: Sources) -> Positions:
+    """Ask every stage where it stands: gold, warehouse, lake, log, in this order."""
+    log, store, warehouse = sources.log, sources.store, sources.warehouse
+    published, fault = _published(sources.gold)
+    built = built_load(warehouse)
+    loaded, ends = _loaded(warehouse)
+    lake = {chain: Chain(store, chain).last_key() for chain in find_chains(store)}
+    held = {place: (log.topic_id(place), log.bounds(place)) for place in log.partitions()}
+    return Positions(published, fault, built, loaded, ends, lake, held)
+
+
+def _published(gold: PublishedGold | None) -> tuple[GoldManifest | None, str | None]:
+    try:
+        return (None if gold is None else gold.manifest()), None
+    except CorruptError as error:
+        return None, str(error)
+
+
+def has_table(warehouse: WarehouseReader, schema: str, table: str) -> bool:
+    """Whether a table is there."""
+    found = warehouse.query(
+        "select count(*) from information_schema.tables"
+        " where lower(table_schema) = ? and lower(table_name) = ?",
+        (schema, table),
+    )
+    return bool(found[0][0])
+
+
+def built_load(warehouse: WarehouseReader) -> int:
+    """The load_id up to which silver and bars hold everything."""
+    if not has_table(warehouse, "meta", "positions") or not has_table(warehouse, "gold", "bars_1d"):
+        return 0
+    rows = warehouse.query(
+        f"select count(*), min(load_id) from meta.positions where model in ({_NAMES})"  # noqa: S608
+    )
+    count, load_id = rows[0]
+    return load_id if count == len(MODELS) else 0
+
+
+def _loaded(warehouse: WarehouseReader) -> tuple[int, dict[ChainId, int]]:
+    if not has_table(warehouse, "bronze", "load_ledger"):
+        return 0, {}
+    rows = warehouse.query(
+        "select stream, topic, topic_id, part, max(next_offset), max(load_id)"
+        " from bronze.load_ledger group by stream, topic, topic_id, part"
+    )
+    ends = {ChainId(Stream(row[0]), row[1], row[2], row[3]): row[4] for row in rows}
+    return max((row[5] for row in rows), default=0), ends

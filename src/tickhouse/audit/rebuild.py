@@ -1,0 +1,226 @@
+"""`rebuild`: warehouse, silver and gold derived again from the lake alone, and compared."""
+
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Final, Protocol, TypeVar
+
+import msgspec
+
+from tickhouse.audit.compare import TABLES, Comparison, TableComparison
+from tickhouse.audit.positions import LEVEL, has_table
+from tickhouse.audit.report import Progress, no_progress
+from tickhouse.bronze.store import Store
+from tickhouse.errors import ConfigError
+from tickhouse.model.positions import ChainId, Stream
+from tickhouse.transform.builder import BuildResult
+from tickhouse.warehouse.loader import Loader
+from tickhouse.warehouse.warehouse import Warehouse, WarehouseReader
+
+LOAD_BYTES: Final = 256 << 20
+LOAD_OBJECTS: Final = 1000
+ROUNDS: Final = 5
+LEVEL_ATTEMPTS: Final = 120
+PAUSE_S: Final = 0.5
+WAREHOUSE: Final = Path("warehouse") / "warehouse.duckdb"
+"""Where the rebuilt warehouse lies in its folder: as in a data folder."""
+
+
+NewWarehouse = TypeVar("NewWarehouse", bound=Warehouse)
+
+
+class Builds(Protocol):
+    """What is needed of a builder."""
+
+    def build(self) -> BuildResult:
+        """Bring silver and gold level with the newest load."""
+        ...
+
+    def close(self) -> None:
+        """Release the warehouse."""
+        ...
+
+
+class RebuildReport(msgspec.Struct, frozen=True):
+    """What a rebuild did and found.
+
+    Attributes:
+        identical: every table is; None where nothing was compared.
+        objects, rows: loaded from the lake.
+        load_id: load of the original that it was compared at.
+        tables: one comparison a table.
+        problems: what kept the rebuild from getting to the same position.
+        seconds: how long it took.
+    """
+
+    identical: bool | None
+    objects: int
+    rows: int
+    load_id: int | None
+    tables: list[TableComparison]
+    problems: list[str]
+    seconds: float
+
+
+class _Original:
+    """Where the warehouse that is compared stands."""
+
+    def __init__(self, warehouse: WarehouseReader, sleep: Callable[[float], None]) -> None:
+        self.warehouse = warehouse
+        self._sleep = sleep
+
+    def level(self) -> int:
+        """The load at which all its models stand.
+
+        Raises:
+            ConfigError: it has not been built, or is always in the middle of a build.
+        """
+        if not has_table(self.warehouse, "gold", "completeness"):
+            raise ConfigError("nothing to compare with: silver and gold have not been built yet")
+        for _ in range(LEVEL_ATTEMPTS):
+            found = self.warehouse.query(f"select {LEVEL}")[0][0]
+            if found is not None:
+                return int(found)
+            self._sleep(PAUSE_S)
+        raise ConfigError("the models of the warehouse never stood at one load; build it first")
+
+    def ends(self, load_id: int) -> dict[ChainId, int]:
+        """The ledger's end of each chain at a load."""
+        rows = self.warehouse.query(
+            "select stream, topic, topic_id, part, max(next_offset) from bronze.load_ledger"
+            " where load_id <= ? group by stream, topic, topic_id, part",
+            (load_id,),
+        )
+        return {ChainId(Stream(row[0]), row[1], row[2], row[3]): row[4] for row in rows}
+
+
+class _Rebuilt:
+    """The new warehouse, brought forward from the lake."""
+
+    def __init__(self, store: Store, warehouse: Warehouse, builder: Builds) -> None:
+        self.warehouse = warehouse
+        self._store = store
+        self._builder = builder
+        self.objects = 0
+        self.rows = 0
+
+    def advance(self, until: Mapping[ChainId, int] | None, progress: Progress) -> list[str]:
+        """Load up to these positions and build; returns what could not be loaded."""
+        loader = Loader(
+            self._store,
+            self.warehouse,
+            bytes_max=LOAD_BYTES,
+            objects_max=LOAD_OBJECTS,
+            until=until,
+        )
+        while (loaded := loader.load_once()).load_id is not None:
+            self.objects += loaded.objects
+            self.rows += loaded.rows
+            progress("load", self.rows, None)
+        progress("build", 0, None)
+        self._builder.build()
+        return [*sorted(loader.alarms.values()), *self._unreached(until)]
+
+    def _unreached(self, until: Mapping[ChainId, int] | None) -> list[str]:
+        ends = self.warehouse.positions()
+        return [
+            f"{chain.prefix}: rebuilt up to {ends.get(chain, 0)} of {end}"
+            for chain, end in sorted((until or {}).items())
+            if ends.get(chain, 0) != end
+        ]
+
+
+def rebuild(
+    *,
+    store: Store,
+    folder: Path,
+    make_warehouse: Callable[[Path], NewWarehouse],
+    make_builder: Callable[[NewWarehouse, Path], Builds],
+    compare_with: WarehouseReader | None = None,
+    progress: Progress = no_progress,
+    sleep: Callable[[float], None] = time.sleep,
+) -> RebuildReport:
+    """Derive a new warehouse from the lake and compare it, at the same position.
+
+    Where the original goes on meanwhile, the rebuilt one follows it, a few times.
+
+    Args:
+        store: the lake, the only source.
+        folder: for the new warehouse; missing or empty. It stays.
+        make_warehouse: opens a new warehouse at a path.
+        make_builder: makes its builder, with a folder for its work.
+        compare_with: the warehouse in use, or its owner's answers; None: everything in the lake is
+            rebuilt and nothing compared.
+        progress: told how far it is.
+        sleep: used while the original is in the middle of a build.
+
+    Raises:
+        ConfigError: the folder is not empty, or the original was never built.
+        CorruptObjectError: of the lake.
+    """
+    started = time.monotonic()
+    if folder.exists() and any(folder.iterdir()):
+        raise ConfigError(f"{folder} is not empty: choose a new folder to rebuild into")
+    original = None if compare_with is None else _Original(compare_with, sleep)
+    level = None if original is None else original.level()
+    (folder / WAREHOUSE).parent.mkdir(parents=True, exist_ok=True)
+    warehouse = make_warehouse(folder / WAREHOUSE)
+    try:
+        warehouse.prepare()
+        builder = make_builder(warehouse, folder / "warehouse" / "dbt")
+        try:
+            rebuilt = _Rebuilt(store, warehouse, builder)
+            if original is None or level is None:
+                problems = rebuilt.advance(None, progress)
+                tables: list[TableComparison] = []
+            else:
+                level, problems, tables = _follow(original, rebuilt, level, progress)
+        finally:
+            builder.close()
+    finally:
+        warehouse.close()
+    is_same = not problems and all(table.identical for table in tables)
+    return RebuildReport(
+        identical=None if original is None else is_same,
+        objects=rebuilt.objects,
+        rows=rebuilt.rows,
+        load_id=level,
+        tables=tables,
+        problems=problems,
+        seconds=round(time.monotonic() - started, 3),
+    )
+
+
+def _follow(
+    original: _Original, rebuilt: _Rebuilt, level: int, progress: Progress
+) -> tuple[int, list[str], list[TableComparison]]:
+    """Rebuild up to where the original stands, until it stands still for a whole comparison."""
+    problems: list[str] = []
+    tables: list[TableComparison] = []
+    for _ in range(ROUNDS):
+        problems = rebuilt.advance(original.ends(level), progress)
+        comparison = Comparison(original.warehouse, rebuilt.warehouse, level)
+        tables = []
+        for table in TABLES:
+            progress(f"compare {table.name}", len(tables), len(TABLES))
+            found = comparison.compare(table)
+            if found is None:
+                break
+            tables.append(found)
+        else:
+            return level, problems, tables
+        level = original.level()
+    text = f"the warehouse was built again during each of {ROUNDS} comparisons; stop `up` first"
+    return level, [*problems, text], tables
+
+
+def describe_rebuild(report: RebuildReport) -> str:
+    """The report for people."""
+    lines = [f"rebuilt {report.rows:,} rows of {report.objects:,} objects from the lake"]
+    lines += [f"BAD  {problem}" for problem in report.problems]
+    for table in report.tables:
+        rows = f"{table.rows:>12,} rows, rebuilt {table.rows_rebuilt:,}"
+        lines.append(f"{'same' if table.identical else 'BAD '} {table.name:<24} {rows}")
+        lines += [f"       {difference}" for difference in table.differences]
+    verdict = {None: "not compared", True: "identical", False: "NOT IDENTICAL"}[report.identical]
+    return "\n".join([*lines, f"rebuild: {verdict}; {report.seconds:.1f} s"])

@@ -1,0 +1,183 @@
+"""The recount: every frame of the lake read again in Python, with exact sums, in bounded memory."""
+
+from collections import Counter
+from collections.abc import Iterable
+from decimal import Decimal
+from typing import Any, Final
+
+import msgspec
+
+from tickhouse.audit.elements import CONTEXT, read_elements
+from tickhouse.audit.intervals import Intervals
+from tickhouse.model.frame import Envelope
+from tickhouse.model.positions import Stream
+from tickhouse.model.session import SESSION_SOURCE, Closed, Gap, Opened, decode_event
+
+NO_SESSION: Final = ""
+
+
+class _Line(msgspec.Struct, gc=False):
+    """A bronze line; every field may be missing, so that any line of JSON decodes."""
+
+    src: str = ""
+    ses: str | None = None
+    seq: int = 0
+    raw: msgspec.Raw = msgspec.Raw()
+    text: str | None = None
+    b64: str | None = None
+    poison_b64: str | None = None
+
+
+_decode_line = msgspec.json.Decoder(_Line).decode
+
+
+class Frame(msgspec.Struct, frozen=True, gc=False):
+    """One frame as audit reads it: `payload` is None where it is not JSON."""
+
+    source: str
+    session: str
+    seq: int
+    payload: bytes | None
+
+
+class Sums:
+    """Exact totals of one symbol."""
+
+    __slots__ = ("count", "dollars", "shares")
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.shares = Decimal(0)
+        self.dollars = Decimal(0)
+
+    def add(self, price: Decimal, size: Decimal) -> None:
+        """Count one trade."""
+        self.count += 1
+        self.shares = CONTEXT.add(self.shares, size)
+        self.dollars = CONTEXT.add(self.dollars, CONTEXT.multiply(price, size))
+
+
+class SessionTrack:
+    """Message numbers of one session seen in the stream of trades, and its own events."""
+
+    def __init__(self) -> None:
+        self.built = Intervals()
+        self.seen = Intervals()
+        self.refused = Intervals()
+        self.opened: Opened | None = None
+        self.closed: Closed | None = None
+
+
+class Recount:
+    """Totals over frames, each frame identity once.
+
+    Frames whose object silver has built count in `trades` and `rejects`; every frame seen, in lake
+    or log, counts in its session's track.
+    """
+
+    def __init__(self) -> None:
+        self.frames = 0
+        self.repeated: Counter[Stream] = Counter()
+        self.trades: dict[str, Sums] = {}
+        self.rejects: Counter[str] = Counter()
+        self.sessions: dict[str, SessionTrack] = {}
+        self._events: dict[str, Intervals] = {}
+
+    def track(self, session: str) -> SessionTrack:
+        """The track of a session."""
+        track = self.sessions.get(session)
+        if track is None:
+            track = self.sessions[session] = SessionTrack()
+        return track
+
+    def add_lines(self, stream: Stream, lines: Iterable[bytes], *, is_built: bool) -> None:
+        """Add the lines of a bronze object."""
+        for line in lines:
+            self.add(stream, read_line(line), is_built=is_built)
+
+    def add(self, stream: Stream, frame: Frame | None, *, is_built: bool) -> None:
+        """Add one frame; None is a poison record."""
+        self.frames += 1
+        if frame is None:
+            if is_built and stream is Stream.TRADES:
+                self.rejects["poison_record"] += 1
+        elif stream is Stream.SESSIONS:
+            self._add_event(frame, is_built=is_built)
+        else:
+            self._add_trades(frame, is_built=is_built)
+
+    def _add_trades(self, frame: Frame, *, is_built: bool) -> None:
+        track = self.track(frame.session)
+        if not is_built:
+            track.seen.add(frame.seq)
+            return
+        if not track.built.add(frame.seq):
+            self.repeated[Stream.TRADES] += 1
+            return
+        if frame.payload is None:
+            self.rejects["not_json"] += 1
+            return
+        elements = read_elements(frame.source.rpartition(":")[2], frame.payload)
+        for symbol, price, size in elements.trades:
+            sums = self.trades.get(symbol)
+            if sums is None:
+                sums = self.trades[symbol] = Sums()
+            sums.add(price, size)
+        for reason in elements.reasons:
+            self.rejects[reason] += 1
+
+    def _add_event(self, frame: Frame, *, is_built: bool) -> None:
+        numbers = self._events.setdefault(frame.session, Intervals())
+        if not numbers.add(frame.seq):
+            self.repeated[Stream.SESSIONS] += is_built
+            return
+        if frame.source != SESSION_SOURCE or frame.payload is None:
+            return
+        try:
+            event = decode_event(frame.payload)
+        except msgspec.DecodeError:
+            return
+        track = self.track(frame.session)
+        if isinstance(event, Opened):
+            track.opened = event
+        elif isinstance(event, Closed):
+            track.closed = event
+        else:
+            _add_gap(track, event)
+
+    def finish(self) -> None:
+        """Everything that was built was also seen."""
+        for track in self.sessions.values():
+            for start, end in track.built:
+                track.seen.add_range(start, end)
+
+
+def _add_gap(track: SessionTrack, event: Gap) -> None:
+    if event.stream == Stream.TRADES and event.seq_from is not None and event.seq_to is not None:
+        track.refused.add_range(event.seq_from, event.seq_to + 1)
+
+
+def read_line(line: bytes) -> Frame | None:
+    """The frame in a bronze line; None for a poison record, or a line that is none of ours."""
+    try:
+        found = _decode_line(line)
+    except (msgspec.DecodeError, RecursionError):
+        return None
+    if found.poison_b64 is not None or found.ses is None:
+        return None
+    return Frame(found.src, found.ses, found.seq, bytes(found.raw) or None)
+
+
+def frame_of(envelope: Envelope | None) -> Frame | None:
+    """The frame of a log record's envelope; None where the record is poison."""
+    if envelope is None:
+        return None
+    return Frame(envelope.src, envelope.ses, envelope.seq, bytes(envelope.raw) or None)
+
+
+def frame_of_row(row: tuple[Any, ...]) -> Frame | None:
+    """The frame of a bronze row: source, session_id, session_seq, payload, is_poison."""
+    source, session, seq, payload, is_poison = row
+    if is_poison or session is None:
+        return None
+    return Frame(source, session, seq, None if payload is None else payload.encode())
