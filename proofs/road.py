@@ -13,7 +13,7 @@ from pathlib import Path
 from proofs.kills import Road, kill_at_random
 
 CAPTURE = Path(__file__).parents[1] / "tests" / "data" / "binance_ws_2024"
-SPEED = 8
+SPEED = 12
 KILLS = 20
 DRAIN_S_MAX = 120
 IDS = {
@@ -43,6 +43,7 @@ def prove(kills: int, seed: int) -> dict[str, object]:
         road = Road(Path(folder) / "data", f"replay:{CAPTURE}?speed={SPEED}")
         try:
             kill_at_random(road, kills, seed=seed)
+            road.environment["TICKHOUSE_SOURCE"] = f"replay:{CAPTURE}?speed=max"
             road.start("--once")
             road.wait(DRAIN_S_MAX)
         finally:

@@ -1,10 +1,11 @@
 """Every failpoint, beside every durable step, struck with kill -9: the road heals by itself.
 
-A stage is run with `--once`, killed at its n-th passing of the point, and run again. Afterwards all
-that the feed gave is in silver exactly once. A point that is never reached fails the test.
+A stage is run with `--once`, killed where it passes the point, and everything is run again.
+Afterwards all that the feed gave is in silver exactly once. A point that is never reached fails.
 """
 
 import re
+import shutil
 import signal
 import subprocess
 from pathlib import Path
@@ -12,11 +13,12 @@ from pathlib import Path
 import pytest
 
 from proofs.kills import TICKHOUSE, Road
+from proofs.stages import Stages
+from tickhouse.source.address import open_feed
 
 SOURCES = Path(__file__).parents[2] / "src" / "tickhouse"
 FRAMES = 400
 SOURCE = f"sim://sp500?symbols=5&rate=max&frames={FRAMES}&date=2026-03-02"
-VERBS = ("record", "land", "load", "build")
 POINTS = {
     "record.append.before": "record",
     "record.append.after": "record",
@@ -42,14 +44,14 @@ POINTS = {
 }
 
 
-def run(road: Road, verb: str, failpoints: str = "") -> int:
-    environment = {**road.environment, "TICKHOUSE_FAILPOINTS": failpoints}
-    completed = subprocess.run(
-        [*TICKHOUSE, verb, "--once"], env=environment, capture_output=True, check=False
-    )
-    if not failpoints:
-        assert completed.returncode == 0, completed.stderr.decode()
-    return completed.returncode
+def strike(data: Path, point: str) -> int:
+    """Run the point's verb until it is killed there; its exit code."""
+    return subprocess.run(
+        [*TICKHOUSE, POINTS[point], "--once"],
+        env={**Road(data, SOURCE).environment, "TICKHOUSE_FAILPOINTS": f"{point}=kill:1"},
+        capture_output=True,
+        check=False,
+    ).returncode
 
 
 def test_every_failpoint_of_the_sources_is_in_the_matrix() -> None:
@@ -66,31 +68,37 @@ def test_every_failpoint_of_the_sources_is_in_the_matrix() -> None:
 def levels(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Data folders that are level up to (not including) each verb, made once."""
     folder = tmp_path_factory.mktemp("levels")
-    found: dict[str, Path] = {}
     data = folder / "data"
-    data.mkdir()
-    for verb in VERBS:
-        found[verb] = folder / verb
-        subprocess.run(["cp", "-r", str(data), str(found[verb])], check=True)
-        run(Road(data, SOURCE), verb)
-    return found
+    stages = Stages(data)
+    feed = open_feed(SOURCE, truth_path=data / "truth.json")
+    steps = {
+        "record": lambda: None,
+        "land": lambda: stages.only_record(feed),
+        "load": stages.lander.drain,
+        "build": stages.loader.load_all,
+    }
+    for verb, step in steps.items():
+        step()
+        shutil.copytree(data, folder / verb)
+    stages.close()
+    return {verb: folder / verb for verb in steps}
 
 
 @pytest.mark.parametrize("point", sorted(POINTS))
 def test_a_kill_at_a_failpoint_heals(point: str, levels: dict[str, Path], tmp_path: Path) -> None:
-    verb = POINTS[point]
     data = tmp_path / "data"
-    subprocess.run(["cp", "-r", str(levels[verb]), str(data)], check=True)
-    road = Road(data, SOURCE)
+    shutil.copytree(levels[POINTS[point]], data)
 
-    code = run(road, verb, f"{point}=kill:1")
-    for following in VERBS[VERBS.index(verb) :]:
-        run(road, following)
-    audit = road.ask("audit", "--deep", "--truth", str(data / "truth.json"))
-    (trades,) = road.ask(
-        "query", "select count(*), count(distinct (session_id, session_seq)) from silver.trades"
-    )["rows"]
+    code = strike(data, point)
+    stages = Stages(data)
+    stages.record(open_feed(SOURCE, truth_path=data / "truth.json"))
+    stages.refine()
+    audit = stages.audit(truth=True)
+    ((trades, frames),) = stages.warehouse.query(
+        "select count(*), count(distinct (session_id, session_seq)) from silver.trades"
+    )
+    stages.close()
 
     assert code == -signal.SIGKILL, f"{point} was never reached"
-    assert (audit["ok"], audit["lost"], audit["duplicated"]) == (True, 0, 0), audit
-    assert trades[1] == FRAMES
+    assert (audit.ok, audit.lost, audit.duplicated) == (True, 0, 0), audit
+    assert (frames, trades > frames) == (FRAMES, True)

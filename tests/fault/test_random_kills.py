@@ -1,4 +1,4 @@
-"""kill -9 at random moments of a simulated run: nothing lost, nothing doubled, rebuild identical."""
+"""kill -9 at random moments of a run: nothing lost, nothing doubled, rebuild identical."""
 
 import subprocess
 from pathlib import Path
