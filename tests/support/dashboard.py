@@ -3,9 +3,10 @@
 import contextlib
 import random
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import duckdb
 import msgspec
@@ -346,3 +347,64 @@ def serving(log: MemoryLog, gold: MemoryGold, run_folder: Path, *, port: int = 0
         stop.set()
         thread.join(20)
         assert not thread.is_alive(), "the server did not stop"
+
+
+class Feeding:
+    """Feeds a market into a log and publishes gold of it, in a thread, as the road would.
+
+    Args:
+        frames_s: frames a second, of ten trades each.
+        publish_s: pause between two versions of gold.
+    """
+
+    def __init__(
+        self,
+        log: MemoryLog,
+        gold: MemoryGold,
+        market: Market,
+        *,
+        frames_s: int = 60,
+        publish_s: float = 0.5,
+    ) -> None:
+        self._log, self._gold, self._market = log, gold, market
+        self._pause_s, self._frames = 0.05, max(frames_s // 20, 1)
+        self._publish_s = publish_s
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="feed")
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def stop(self) -> None:
+        """The feed falls silent."""
+        self._stop.set()
+        self._thread.join(10)
+
+    def _run(self) -> None:
+        published = time.monotonic()
+        while not self._stop.wait(self._pause_s):
+            now_ms = time.time_ns() // 1_000_000
+            frames = [self._market.frame(now_ms) for _ in range(self._frames)]
+            self._log.append(TRADES, frames, at_ms=now_ms)
+            if time.monotonic() - published >= self._publish_s:
+                published = time.monotonic()
+                self._gold.publish(self._log, at_ms=now_ms)
+
+
+def with_history(
+    market: Market, *, minutes: int = 90, frames_a_minute: int = 12
+) -> tuple[MemoryLog, MemoryGold]:
+    """A log and gold of a market that has been open for a while."""
+    log, gold = MemoryLog(), MemoryGold(facts=market.facts)
+    now_ms = time.time_ns() // 1_000_000
+    count = minutes * frames_a_minute
+    log.append(SESSIONS, [opened(at_ms=now_ms)], at_ms=now_ms)
+    for number in range(count):
+        at_ms = now_ms - (count - number) * 60_000 // frames_a_minute
+        log.append(TRADES, [market.frame(at_ms)], at_ms=at_ms)
+    gold.publish(log, at_ms=now_ms)
+    return log, gold

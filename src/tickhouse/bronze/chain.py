@@ -13,7 +13,12 @@ import msgspec
 
 from tickhouse.bronze.object import HEAD_BYTES, Manifest, read_manifest
 from tickhouse.bronze.store import Store
-from tickhouse.errors import CorruptObjectError, ObjectExistsError, ObjectMissingError
+from tickhouse.errors import (
+    CorruptObjectError,
+    ObjectExistsError,
+    ObjectMissingError,
+    TransientError,
+)
 from tickhouse.model.positions import ChainId, Stream
 from tickhouse.telemetry import failpoint
 
@@ -21,15 +26,20 @@ GENESIS: Final = b'{"start":0}'
 ROOT: Final = "bronze/v1"
 _STREAMS: Final = frozenset(str(stream) for stream in Stream)
 _TOPIC_FOLDER: Final = re.compile(r"^(?P<topic>[A-Za-z0-9._-]+)~(?P<topic_id>[A-Za-z0-9_.-]+)$")
-_PART_FOLDER: Final = re.compile(r"^p=(?P<part>\d{5,})$")
-_OBJECT_KEY: Final = re.compile(r"^(\d{20})\.jsonl\.gz$")
+_PART_FOLDER: Final = re.compile(r"^p=(?P<part>[0-9]{5,})$")
+_OBJECT_KEY: Final = re.compile(r"^[0-9]{20}\.jsonl\.gz$")
 
 
 class Published(msgspec.Struct, frozen=True):
-    """Where the chain goes on after a publish; `adopted`: the key was taken, by whomever."""
+    """What lies at the start that was asked for; `adopted`: it was there before, by whomever."""
 
-    next: int
+    manifest: Manifest
     adopted: bool
+
+    @property
+    def next(self) -> int:
+        """Where the chain goes on."""
+        return self.manifest.next
 
 
 class Chain:
@@ -70,16 +80,48 @@ class Chain:
 
     def tail(self) -> int:
         """Offset after the last object; 0 where there is none yet."""
+        last = self.last()
+        return 0 if last is None else last[1].next
+
+    def last(self) -> tuple[str, Manifest] | None:
+        """Key and manifest of the last object, made durable before anything follows from it.
+
+        Raises:
+            CorruptObjectError: its manifest cannot be read, so that the tail is unknown.
+        """
         key = self.last_key()
         if key is None:
-            return 0
+            return None
         self._store.secure(key)
-        return self._manifest(key).next
+        return key, self._manifest(key)
+
+    def follow(self, manifest: Manifest, *, steps_max: int = 1_000) -> Manifest | None:
+        """The last object, reached from another one; None where that takes too many steps."""
+        for _ in range(steps_max):
+            following = self.head(manifest.next)
+            if following is None:
+                self._store.secure(self.id.key(manifest.start))
+                return manifest
+            manifest = following
+        return None
+
+    def last_with_records(self, before: int) -> Manifest | None:
+        """Manifest of the last object below `before` that holds records; lists the chain."""
+        keys = [found.key for found in self._store.list_objects(self.id.prefix)]
+        for key in reversed(keys):
+            if _is_object(key) and key < self.id.key(before):
+                manifest = self._manifest(key)
+                if manifest.n:
+                    return manifest
+        return None
 
     def last_key(self) -> str | None:
         """Key of the last object."""
         key = self._store.last(self.id.prefix)
-        return key if key is not None and _OBJECT_KEY.fullmatch(key.rpartition("/")[2]) else None
+        if key is None or _is_object(key):
+            return key
+        keys = [found.key for found in self._store.list_objects(self.id.prefix)]
+        return max(filter(_is_object, keys), default=None)
 
     def publish(self, body: bytes, manifest: Manifest) -> Published:
         """Put an object at its start; where the key is taken, adopt the `next` found there.
@@ -95,9 +137,12 @@ class Chain:
             self._store.put_if_absent(key, body, {"sha256": manifest.sha256})
         except ObjectExistsError:
             self._store.secure(key)
-            return Published(self._manifest(key).next, adopted=True)
+            found = self.head(manifest.start)
+            if found is None:
+                raise TransientError(f"{key}: taken, yet not there") from None
+            return Published(found, adopted=True)
         failpoint("land.put.after")
-        return Published(manifest.next, adopted=False)
+        return Published(manifest, adopted=False)
 
     def head(self, start: int) -> Manifest | None:
         """Manifest of the object that starts exactly at `start`."""
@@ -129,6 +174,10 @@ class Chain:
         return manifest
 
 
+def _is_object(key: str) -> bool:
+    return _OBJECT_KEY.fullmatch(key.rpartition("/")[2]) is not None
+
+
 def find_chains(store: Store) -> list[ChainId]:
     """All chains of a lake, in order; folders that are not chains are left out."""
     return [chain for chain in _folders(store) if isinstance(chain, ChainId)]
@@ -145,15 +194,19 @@ def _folders(store: Store) -> Iterator[ChainId | str]:
             yield f"{ROOT}/{stream}"
             continue
         for folder in store.folders(f"{ROOT}/{stream}"):
+            prefix = f"{ROOT}/{stream}/{folder}"
             topic = _TOPIC_FOLDER.fullmatch(folder)
             if topic is None:
-                yield f"{ROOT}/{stream}/{folder}"
+                yield prefix
                 continue
-            for name in store.folders(f"{ROOT}/{stream}/{folder}"):
-                part = _PART_FOLDER.fullmatch(name)
-                if part is None:
-                    yield f"{ROOT}/{stream}/{folder}/{name}"
-                else:
-                    yield ChainId(
-                        Stream(stream), topic["topic"], topic["topic_id"], int(part["part"])
-                    )
+            for name in store.folders(prefix):
+                yield _chain_of(Stream(stream), topic, name) or f"{prefix}/{name}"
+
+
+def _chain_of(stream: Stream, topic: re.Match[str], name: str) -> ChainId | None:
+    """The chain in a partition's folder; None where the chain would lie in another folder."""
+    part = _PART_FOLDER.fullmatch(name)
+    if part is None:
+        return None
+    chain = ChainId(stream, topic["topic"], topic["topic_id"], int(part["part"]))
+    return chain if chain.prefix.endswith(f"/{name}") else None

@@ -4,7 +4,7 @@ import contextlib
 import errno
 import os
 import re
-import threading
+import secrets
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -20,14 +20,16 @@ from tickhouse.errors import (
 )
 from tickhouse.telemetry import sync_folder
 
-KEY_PATTERN: Final = re.compile(r"^[A-Za-z0-9._~=-]+(/[A-Za-z0-9._~=-]+)*$")
+KEY_PATTERN: Final = re.compile(
+    r"^[A-Za-z0-9_~=-][A-Za-z0-9._~=-]*(/[A-Za-z0-9_~=-][A-Za-z0-9._~=-]*)*$"
+)
 TEMPORARY: Final = ".tmp"
 STALE_S: Final = 3600.0
 _REFUSALS: Final = {errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.EFBIG}
 
 
 class LocalStore:
-    """Objects as files under one folder.
+    """Objects as files under one folder; names that begin with a dot are not objects.
 
     Args:
         root: the folder; made if missing.
@@ -37,24 +39,23 @@ class LocalStore:
     """
 
     def __init__(self, root: Path) -> None:
-        self.root = root
-        self._temporary = root / TEMPORARY
+        self.root = root.absolute()
+        self._temporary = self.root / TEMPORARY
         self._synced: set[Path] = set()
-        self._number = 0
-        self._lock = threading.Lock()
         try:
-            self._temporary.mkdir(parents=True, exist_ok=True)
+            _make_durable_folder(self._temporary)
+            self._clean()
         except OSError as error:
             raise ConfigError(f"{root}: the lake's folder cannot be made: {error}") from error
-        self._clean()
 
     def _clean(self) -> None:
         """Remove what killed writers left; nothing that may still be written."""
         oldest = time.time() - STALE_S
-        for entry in os.scandir(self._temporary):
-            with contextlib.suppress(FileNotFoundError):
-                if entry.stat().st_mtime < oldest:
-                    Path(entry.path).unlink()
+        with os.scandir(self._temporary) as entries:
+            for entry in entries:
+                with contextlib.suppress(FileNotFoundError):
+                    if entry.stat().st_mtime < oldest:
+                        Path(entry.path).unlink()
 
     def path(self, key: str) -> Path:
         """File of a key.
@@ -62,44 +63,36 @@ class LocalStore:
         Raises:
             ConfigError: not a key.
         """
-        if KEY_PATTERN.fullmatch(key) is None or ".." in key.split("/") or "." in key.split("/"):
+        if KEY_PATTERN.fullmatch(key) is None:
             raise ConfigError(f"{key!r} is not a key of the lake")
         return self.root / key
 
     def put_if_absent(self, key: str, body: bytes, metadata: Mapping[str, str]) -> None:  # noqa: ARG002
         """See `Store.put_if_absent`: temporary file, fsync, link, fsync of the folder."""
         final = self.path(key)
-        temporary = self._new_temporary()
+        temporary = self._temporary / f"{os.getpid()}-{secrets.token_hex(8)}"
         try:
             self._make_folder(final.parent)
             _write_durably(temporary, body)
-            os.link(temporary, final)
+            if not _link(temporary, final):
+                raise ObjectExistsError(key)
             sync_folder(final.parent)
-        except FileExistsError:
-            raise ObjectExistsError(key) from None
         except OSError as error:
-            if error.errno in _REFUSALS:
-                raise RefusedError(f"{final}: {error.strerror}. Make room or allow it.") from error
-            raise TransientError(f"{final}: {error}") from error
+            self._synced.discard(final.parent)
+            raise _translated(error, final) from error
         finally:
             with contextlib.suppress(OSError):
                 temporary.unlink(missing_ok=True)
 
-    def _new_temporary(self) -> Path:
-        with self._lock:
-            self._number += 1
-            return self._temporary / f"{os.getpid()}-{id(self)}-{self._number}"
-
     def _make_folder(self, folder: Path) -> None:
-        """Make a folder and flush the entries that lead to it."""
+        """Make a folder and flush the entries that lead to it, whoever made them."""
         if folder in self._synced:
             return
         folder.mkdir(parents=True, exist_ok=True)
         for parent in [folder, *folder.parents]:
             sync_folder(parent)
-            if parent == self.root:
+            if parent == self.root.parent:
                 break
-        sync_folder(self.root.parent)
         self._synced.add(folder)
 
     def get(self, key: str) -> bytes:
@@ -111,46 +104,84 @@ class LocalStore:
         return self._read(key, length)
 
     def _read(self, key: str, length: int) -> bytes:
+        path = self.path(key)
         try:
-            with self.path(key).open("rb", buffering=0) as file:
+            with path.open("rb", buffering=0) as file:
                 return _read_fully(file.fileno(), length)
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             raise ObjectMissingError(key) from None
         except OSError as error:
-            raise TransientError(f"{self.path(key)}: {error}") from error
+            raise _translated(error, path) from error
 
     def list_objects(self, prefix: str, *, start_after: str = "") -> Iterator[ObjectInfo]:
-        """See `Store.list_objects`."""
-        folder = self.path(prefix)
-        for name, is_folder, size in _entries(folder):
+        """See `Store.list_objects`; folders that lie before `start_after` are not looked into."""
+        for name, is_folder in self._names(prefix):
             key = f"{prefix}/{name}"
             if is_folder:
-                yield from self.list_objects(key, start_after=start_after)
+                if f"{key}/" > start_after or start_after.startswith(f"{key}/"):
+                    yield from self.list_objects(key, start_after=start_after)
             elif key > start_after:
-                yield ObjectInfo(key, size)
+                yield ObjectInfo(key, self.path(key).stat().st_size)
 
     def last(self, prefix: str) -> str | None:
         """See `Store.last`."""
-        with contextlib.suppress(FileNotFoundError), os.scandir(self.path(prefix)) as entries:
-            name = max(
-                (entry.name for entry in entries if entry.name[0].isdigit()),
-                default=None,
-            )
-            return None if name is None else f"{prefix}/{name}"
-        return None
+        folder = self.path(prefix)
+        try:
+            with os.scandir(folder) as entries:
+                name = max((entry.name for entry in entries if entry.name[0].isdigit()), default="")
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise _translated(error, folder) from error
+        return f"{prefix}/{name}" if name else None
 
     def folders(self, prefix: str) -> list[str]:
         """See `Store.folders`."""
-        return [name for name, is_folder, _ in _entries(self.path(prefix)) if is_folder]
+        return [name for name, is_folder in self._names(prefix) if is_folder]
+
+    def _names(self, prefix: str) -> list[tuple[str, bool]]:
+        """Names and whether they are folders, sorted by the bytes of the keys below them."""
+        folder = self.path(prefix)
+        try:
+            with os.scandir(folder) as entries:
+                found = [(e.name, e.is_dir()) for e in entries if KEY_PATTERN.fullmatch(e.name)]
+        except FileNotFoundError:
+            return []
+        except OSError as error:
+            raise _translated(error, folder) from error
+        return sorted(found, key=lambda entry: entry[0] + "/" if entry[1] else entry[0])
 
     def secure(self, key: str) -> None:
-        """See `Store.secure`: flush the folder, once per folder is not enough for new entries."""
+        """See `Store.secure`: whoever made the entry may not have flushed it yet."""
         folder = self.path(key).parent
         try:
             self._make_folder(folder)
             sync_folder(folder)
         except OSError as error:
-            raise TransientError(f"{folder}: {error}") from error
+            raise _translated(error, folder) from error
+
+
+def _make_durable_folder(folder: Path) -> None:
+    """Make a folder and flush the entry of each folder that was missing."""
+    missing = [path for path in [folder, *folder.parents] if not path.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    for path in missing:
+        sync_folder(path.parent)
+
+
+def _translated(error: OSError, path: Path) -> RefusedError | TransientError:
+    if error.errno in _REFUSALS:
+        return RefusedError(f"{path}: {error.strerror}. Make room or allow it.")
+    return TransientError(f"{path}: {error}")
+
+
+def _link(temporary: Path, final: Path) -> bool:
+    """Give the finished file its name; False where the name is taken."""
+    try:
+        os.link(temporary, final)
+    except FileExistsError:
+        return False
+    return True
 
 
 def _write_durably(path: Path, body: bytes) -> None:
@@ -171,17 +202,3 @@ def _read_fully(descriptor: int, length: int) -> bytes:
         parts.append(part)
         remaining -= len(part)
     return b"".join(parts)
-
-
-def _entries(folder: Path) -> list[tuple[str, bool, int]]:
-    """Name, is it a folder, size; sorted by the bytes of the whole key below."""
-    try:
-        with os.scandir(folder) as entries:
-            found = [
-                (entry.name, entry.is_dir(), 0 if entry.is_dir() else entry.stat().st_size)
-                for entry in entries
-                if not entry.name.startswith(".")
-            ]
-    except FileNotFoundError:
-        return []
-    return sorted(found, key=lambda item: item[0] + "/" if item[1] else item[0])

@@ -23,6 +23,9 @@ VERSION: Final = 1
 HEAD_BYTES: Final = 4096
 """Enough of an object to read its manifest."""
 INFLATED_BYTES_MAX: Final = 1 << 30
+"""A trailer that names more than this is taken for damage."""
+LINES_BYTES_MAX: Final = 256 << 20
+"""No object is planned to be larger than this, before compression."""
 _MAGIC: Final = b"\x1f\x8b\x08\x04\x00\x00\x00\x00\x00\xff"
 _SUBFIELD: Final = b"TH"
 _HEADER_FIXED: Final = len(_MAGIC) + 2 + 4
@@ -70,8 +73,14 @@ def pack(
     rx_max: int | None,
     gap: bool = False,
 ) -> bytes:
-    """An object that holds `lines` (without newlines), covering offsets `start .. next_offset`."""
+    """An object that holds `lines` (without newlines), covering offsets `start .. next_offset`.
+
+    Raises:
+        ValueError: larger than what `unpack` inflates: a mistake of ours.
+    """
     text = b"\n".join([*lines, b""])
+    if len(text) > INFLATED_BYTES_MAX:
+        raise ValueError(f"{chain.key(start)}: {len(text)} bytes are too many for one object")
     compressor = isal_zlib.compressobj(level=1, wbits=-15)
     body = compressor.compress(text) + compressor.flush()
     trailer = _TRAILER.pack(isal_zlib.crc32(text), len(text) & 0xFFFFFFFF)
@@ -152,12 +161,14 @@ def verify(body: bytes, key: str, chain: ChainId) -> Manifest:
 
 
 def unpack(body: bytes, key: str) -> bytes:
-    """The lines of a verified object, each ended by a newline.
+    """The lines of an object, each ended by a newline.
 
     Raises:
         CorruptObjectError: it does not inflate to what its trailer and manifest say.
     """
     manifest, end = _split(body, key)
+    if len(body) < end + _TRAILER.size:
+        raise CorruptObjectError(key, f"cut off after {len(body)} bytes")
     crc, size = _TRAILER.unpack(body[-_TRAILER.size :])
     if size > INFLATED_BYTES_MAX:
         raise CorruptObjectError(key, f"would inflate to {size} bytes")
@@ -166,9 +177,11 @@ def unpack(body: bytes, key: str) -> bytes:
         text = inflater.decompress(body[end : -_TRAILER.size], size + 1)
     except isal_zlib.error as error:
         raise CorruptObjectError(key, f"does not inflate: {error}") from error
-    if len(text) != size or isal_zlib.crc32(text) != crc:
-        raise CorruptObjectError(key, f"inflates to {len(text)} bytes, not the {size} written")
+    if not inflater.eof or inflater.unused_data or len(text) != size:
+        raise CorruptObjectError(key, f"does not inflate to the {size} bytes written")
+    if isal_zlib.crc32(text) != crc:
+        raise CorruptObjectError(key, "its crc32 differs from its trailer's")
     lines = text.count(b"\n")
-    if lines != manifest.n:
+    if lines != manifest.n or not (text.endswith(b"\n") or not text):
         raise CorruptObjectError(key, f"holds {lines} lines; its manifest says {manifest.n}")
     return text
