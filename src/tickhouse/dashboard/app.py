@@ -171,6 +171,7 @@ class Dashboard:
         if client is None:
             await socket.close(TRY_AGAIN_LATER, "too many viewers")
             return
+        client.put(msgspec.json.encode(self.hub.heartbeat()).decode())
         sender = asyncio.create_task(_send_frames(socket, client))
         try:
             await self._obey(socket, client)

@@ -101,6 +101,7 @@ class LiveCandles:
             since_s = {symbol: self._gold.newest_start_s(symbol, interval, SEED_BARS)}
             gold = self._gold.bars_since(interval, since_s).get(symbol, [])
             tape.rebase(gold_positions, {interval: gold})
+            bars.take_changed()
         return bars.newest(SEED_BARS)
 
     def leave(self, symbol: str, interval: str) -> None:

@@ -31,6 +31,8 @@ BUDGET_S: Final = 0.08
 """Time a tick may spend on decoding: about a third of one core at the very most."""
 SECOND_S: Final = 1.0
 START_RECORDS_MAX: Final = 20_000
+RECENT_MS: Final = 2_000
+"""Older records are a backlog and not counted in the trades a second."""
 FINAL_AFTER_MS: Final = 30_000
 """A bar is called final when trades this much later have been seen (venues have 10 s to report)."""
 CHANNELS: Final = frozenset({"market", "kpi", "pipeline"})
@@ -53,6 +55,7 @@ class Hub:
         gold: questions to published gold.
         conditions: rules of gold's bars.
         send: takes a channel and an encoded frame, in the hub's thread; "" is every viewer.
+        is_watched: whether there are viewers; without any, trades are not decoded.
         clock_ms: wall clock, UNIX milliseconds.
         monotonic: seconds, for budgets and pauses.
     """
@@ -64,6 +67,7 @@ class Hub:
         conditions: Conditions,
         *,
         send: Send,
+        is_watched: Callable[[], bool] = lambda: True,
         clock_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -71,6 +75,8 @@ class Hub:
         self._gold = gold
         self._sets_price = conditions.sets_price
         self._send = send
+        self._is_watched = is_watched
+        self._rests = False
         self._clock_ms = clock_ms
         self._monotonic = monotonic
         self._tail = LogTail(reader, clock_ms=clock_ms)
@@ -119,7 +125,7 @@ class Hub:
             "run": self._run,
             "ts": self._clock_ms(),
             "tick_ms": self._tick_at_ms,
-            "rate": round(self._rate, 1),
+            "rate": None if self._rests else round(self._rate, 1),
             "badge": self.feed.badge,
             "feed": self.feed.url,
             "connections": self.feed.connections,
@@ -137,7 +143,7 @@ class Hub:
     def load(self) -> dict[str, Any]:
         """Facts for the stage's status file."""
         return {
-            "trades_per_s": round(self._rate, 1),
+            "trades_per_s": None if self._rests else round(self._rate, 1),
             "skipped_records": self._tail.skipped_records,
             "busy_s": round(self._spent_s, 2),
             "fault": self._fault,
@@ -211,6 +217,12 @@ class Hub:
         self._candles.rebase(positions, bars)
 
     def _follow_log(self) -> None:
+        if not self._is_watched():
+            self._rest()
+        elif self._rests:
+            self._rests = False
+            if not self._candles.tapes:  # a tape counts from where we are
+                self._tail.move(self._start_of)
         deadline = self._monotonic() + BUDGET_S
         for chunk in self._tail.read(lambda: self._monotonic() >= deadline):
             self._take_chunk(chunk)
@@ -218,30 +230,47 @@ class Hub:
             if partition.stream is Stream.TRADES:
                 self._candles.leave_hole(partition.part, position)
 
+    def _rest(self) -> None:
+        """Nobody looks: stay at the log's end without decoding what passes."""
+        self._rests = True
+        for partition in self._tail.partitions():
+            end = self._log.bounds(partition).end
+            if partition.stream is Stream.TRADES and end > self._tail.position(partition):
+                batch = self._log.read(partition, end - 1, bytes_max=1)
+                if batch is not None and batch.log_times_ms:
+                    self._tick_at_ms = max(batch.log_times_ms[-1], self._tick_at_ms or 0)
+        self._tail.move(lambda partition: self._log.bounds(partition).end)
+
     def _take_chunk(self, chunk: Chunk) -> None:
         if chunk.partition.stream is Stream.SESSIONS:
             for value in chunk.values:
                 self.feed.take(value)
             return
         part = chunk.partition.part
+        trades = 0
         for offset, value in zip(chunk.offsets, chunk.values, strict=True):
             frame = read_trades(value)
             if frame is not None:
-                self._take_prices(frame)
+                trades += self._take_prices(frame)
                 self._candles.take(part, offset, frame)
         self._tick_at_ms = max(chunk.log_ms, self._tick_at_ms or 0)
+        if chunk.log_ms >= self._clock_ms() - RECENT_MS:
+            self._trades += trades
 
-    def _take_prices(self, frame: TradeFrame) -> None:
+    def _take_prices(self, frame: TradeFrame) -> int:
+        """Take the frame's last prices; tells its number of trades."""
+        count = 0
         universe, sets_price = self.universe, self._sets_price
         self.feed.take_source(frame.src)
         for trade in frame.prints:
             number = universe.number(trade.s)
             if number is None or not is_trade(trade):
                 continue
-            self._trades += 1
+            count += 1
             self._watermark_ms = max(self._watermark_ms, trade.t)
             if sets_price(trade.s, trade.c, trade.t):
                 universe.price(number, trade.p, trade.t)
+        return count
 
     def _take_commands(self) -> None:
         while True:

@@ -31,16 +31,31 @@ from kpi left join market_map as map on map.symbol = kpi.symbol
 
 
 class Manifest(Protocol):
-    """What is needed of a version manifest."""
+    """What is needed of a version's manifest (see the transform stage)."""
 
-    version: int
-    load_id: int
-    published_at_ms: int
-    positions: Any
+    @property
+    def version(self) -> int:
+        """Rises with every publish."""
+        ...
+
+    @property
+    def load_id(self) -> int:
+        """Gold holds everything up to this load."""
+        ...
+
+    @property
+    def published_at_ms(self) -> int:
+        """Wall clock, UNIX milliseconds."""
+        ...
+
+    @property
+    def positions(self) -> Sequence[tuple[str, str, int, int]]:
+        """(stream, topic id, partition, next offset) of every chain."""
+        ...
 
 
 class Published(Protocol):
-    """What is needed of published gold (see the transform stage)."""
+    """What is needed of published gold."""
 
     def manifest(self) -> Manifest | None:
         """The current version, None before the first."""

@@ -19,6 +19,7 @@ from tickhouse.dashboard.queries import GoldQueries, Published
 from tickhouse.errors import BusyError, ConfigError
 from tickhouse.stream.log import LogReader
 from tickhouse.telemetry import StageStatus
+from tickhouse.transform.published import PublishedGold
 
 LOCAL_HOSTS: Final = frozenset({"127.0.0.1", "::1", "localhost"})
 STOP_POLL_S: Final = 0.1
@@ -76,8 +77,6 @@ def run_server(
     Raises:
         ConfigError: the host is not local; BusyError: the port is taken.
     """
-    from tickhouse.transform.published import PublishedGold
-
     serve(
         reader=log,
         published=PublishedGold(gold_folder),
@@ -139,7 +138,13 @@ class _Stage:
         self, reader: LogReader, gold: GoldQueries, conditions: Conditions, run_folder: Path
     ) -> None:
         self._loop = asyncio.get_running_loop()
-        self._hub = Hub(reader, gold, conditions, send=self._send)
+        self._hub = Hub(
+            reader,
+            gold,
+            conditions,
+            send=self._send,
+            is_watched=lambda: bool(self._fanout.clients),
+        )
         self._fanout = Fanout(on_join=self._hub.join, on_last=self._hub.leave)
         self._dashboard = Dashboard(
             hub=self._hub, gold=gold, fanout=self._fanout, run_folder=run_folder

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Final, NamedTuple
 
 from tickhouse.errors import CorruptLogError
-from tickhouse.model.positions import TopicPartition
+from tickhouse.model.positions import Stream, TopicPartition
 from tickhouse.stream.log import LogBatch, LogReader
 
 RECORDS_A_STEP: Final = 256
@@ -79,6 +79,12 @@ class LogTail:
         """Offset of the next record to be read."""
         place = self._places.get(partition)
         return place.position if place is not None else 0
+
+    def move(self, place_of: Callable[[TopicPartition], int]) -> None:
+        """Go on elsewhere: nobody misses what lies between."""
+        for partition, place in self._places.items():
+            if partition.stream is Stream.TRADES:
+                place.go_to(place_of(partition))
 
     def read(self, is_spent: Callable[[], bool]) -> Iterator[Chunk]:
         """New records in small chunks, the partitions in turn, until level or `is_spent`."""

@@ -14,6 +14,7 @@ import { Watchlist } from "./views/watchlist.js";
 
 const SNAPSHOT_EVERY_MS = 5_000;
 const RESYNC_PAUSE_MS = 500;
+const SHORT_HISTORY = 10;
 
 const market = new Market();
 const state = {
@@ -117,8 +118,16 @@ function showMarket() {
   map.layout();
   kpiRow.show(state.kpi, state.hb);
   cover("map", market.size ? null : { title: "Waiting for the first tick", text: "Start everything with the simulator, which needs no key:", code: "tickhouse up", isBusy: true });
-  if (!chart.symbol && market.size) select(fromHash().symbol ?? market.columns.symbol[watchlist.order[0]], fromHash().interval);
+  if (!chart.symbol && market.size) void begin();
   chart.quote();
+}
+
+/** Show what the address names, or the most traded symbol, by the second while there is little. */
+async function begin() {
+  const { symbol = market.columns.symbol[watchlist.order[0]], interval } = fromHash();
+  await select(symbol, interval);
+  const isShort = chart.bars.rows.length < SHORT_HISTORY;
+  if (!interval && isShort && chart.symbol === symbol && chart.interval === "1m") await select(symbol, "1s");
 }
 
 /** @param {string} symbol @param {string} interval */
@@ -129,12 +138,13 @@ function select(symbol, interval = chart.interval) {
   if (!symbol || (symbol === chart.symbol && interval === chart.interval)) return;
   if (chart.symbol) socket.unsubscribe(channelOf(chart.symbol, chart.interval));
   socket.subscribe(channelOf(symbol, interval));
-  void chart.show(symbol, interval);
+  const shown = chart.show(symbol, interval);
   watchlist.select(symbol);
   map.select(symbol);
   chart.quote();
   history.replaceState(null, "", `#/s/${encodeURIComponent(symbol)}?i=${interval}`);
   document.title = `${symbol} · tickhouse`;
+  return shown;
 }
 
 /** @returns {{symbol?: string, interval?: string}} */
@@ -160,7 +170,9 @@ function showConnection() {
     wasOpen: state.wasOpen,
     failures: state.failures,
     silenceMs: now - state.frameAt,
-    hasTick: !hb || tickAgeMs !== null,
+    isKnown: hb !== null,
+    hasTick: tickAgeMs !== null,
+    hasEnded: hb !== null && hb.connections === 0 && hb.closed !== null,
     tickAgeMs: tickAgeMs ?? 0,
   });
   topBar.show({ ...state.connection, hb, tickAgeMs, tickAtMs: hb?.tick_ms ?? null, nowMs: Date.now() });

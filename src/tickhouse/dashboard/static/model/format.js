@@ -7,10 +7,9 @@ export function decimals(price) {
   return size >= 0.01 ? 4 : 8;
 }
 
-/** @param {number | null | undefined} price */
-export function formatPrice(price) {
+/** @param {number | null | undefined} price @param {number} [places] */
+export function formatPrice(price, places = decimals(price)) {
   if (price === null || price === undefined) return "–";
-  const places = decimals(price);
   return price.toLocaleString("en-US", { minimumFractionDigits: places, maximumFractionDigits: Math.max(places, 2) });
 }
 
@@ -62,6 +61,15 @@ export function formatClock(milliseconds) {
 export function formatDateTime(milliseconds) {
   return new Date(milliseconds).toISOString().slice(0, 19).replace("T", " ");
 }
+
+/** A symbol without its venue: BTCUSDT of BINANCE:BTCUSDT. @param {string} symbol */
+export const shortSymbol = (symbol) => symbol.slice(symbol.indexOf(":") + 1);
+
+/** @param {string} symbol */
+export const venueOf = (symbol) => symbol.slice(0, Math.max(symbol.indexOf(":"), 0));
+
+/** A number with its noun. @param {number} number @param {string} noun */
+export const counted = (number, noun) => `${formatCount(number)} ${noun}${number === 1 ? "" : "s"}`;
 
 /** @param {number | null | undefined} change */
 export const direction = (change) => (!change || Math.abs(change) < 0.005 ? "" : change > 0 ? "up" : "down");

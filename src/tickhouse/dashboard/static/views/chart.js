@@ -9,6 +9,7 @@ import { byId, cover, cssValue, make, segments, setText } from "./dom.js";
 /** @type {[string, string][]} */
 export const INTERVALS = [["1s", "1s"], ["1m", "1m"], ["5m", "5m"], ["1h", "1h"]];
 const HISTORY = 600;
+const RETRY_MS = 3_000;
 const VISIBLE_BARS = 110;
 
 /** @typedef {import("../api/rest.js").Row} Row */
@@ -24,6 +25,8 @@ export class Chart {
     this.symbol = "";
     this.interval = "1m";
     this.isLoaded = false;
+    this.hasFailed = false;
+    this.colors = { up: "", down: "", panel: "" };
     /** @type {Row[]} */
     this.early = [];
     /** @type {AbortController | null} */
@@ -34,6 +37,7 @@ export class Chart {
     this.note = byId("chart-note");
     this.chart = createChart(byId("chart"), { autoSize: true, layout: { attributionLogo: true } });
     this.candles = this.chart.addSeries(CandlestickSeries, {}, 0);
+    this.price = this.candles.createPriceLine({ price: 0, lineStyle: LineStyle.Dotted, lineVisible: false, axisLabelVisible: false });
     this.volume = this.chart.addSeries(HistogramSeries, { priceFormat: { type: "volume" }, lastValueVisible: false, priceLineVisible: false }, 1);
     this.chart.panes()[0].setStretchFactor(4);
     this.chart.panes()[1].setStretchFactor(1);
@@ -55,7 +59,7 @@ export class Chart {
     });
     this.candles.applyOptions({
       upColor: this.colors.up, downColor: this.colors.down, wickUpColor: this.colors.up, wickDownColor: this.colors.down,
-      borderUpColor: this.colors.up, borderDownColor: this.colors.down, priceLineStyle: LineStyle.Dotted,
+      borderUpColor: this.colors.up, borderDownColor: this.colors.down, lastValueVisible: false, priceLineVisible: false,
     });
     if (this.isLoaded) this.draw();
   }
@@ -68,6 +72,7 @@ export class Chart {
     this.bars.replace([]);
     this.hovered = null;
     this.note.hidden = true;
+    this.legend();
     this.chart.applyOptions({ timeScale: { secondsVisible: interval === "1s" } });
     await this.load(true);
   }
@@ -77,7 +82,7 @@ export class Chart {
     this.request?.abort();
     const request = new AbortController();
     this.request = request;
-    this.isLoaded = false;
+    this.isLoaded = this.hasFailed = false;
     this.early = [];
     if (isNew) {
       this.candles.setData([]);
@@ -96,12 +101,15 @@ export class Chart {
       if (request.signal.aborted || this.request !== request) return;
       this.isLoaded = true;
       this.bars.apply(this.early);
+      if (!isNew) return void setTimeout(() => this.request === request && this.load(false), RETRY_MS);
+      this.hasFailed = true;
       const retry = () => void this.load(true);
       cover("chart", { title: "The candles could not be loaded", text: /** @type {Error} */ (error).message, retry });
     }
   }
 
   coverIfEmpty() {
+    if (this.hasFailed) return;
     const text = `No bars of ${this.symbol} in published gold yet. They appear with the first trades.`;
     cover("chart", this.bars.rows.length ? null : { title: "Waiting for the first tick", text, isBusy: true });
   }
@@ -144,7 +152,7 @@ export class Chart {
     this.volume.update(this.volumeBar(row));
   }
 
-  /** The bar that is still open is drawn hollow. @param {Row} row @param {boolean} isLast */
+  /** The bar that is still open is drawn hollow. @param {Row} row @param {boolean} isLast @returns {any} */
   candle(row, isLast) {
     const [time, open, high, low, close] = row;
     if (open == null) return { time };
@@ -152,7 +160,7 @@ export class Chart {
     return isLast ? { ...bar, color: this.colors.panel } : bar;
   }
 
-  /** @param {Row} row */
+  /** @param {Row} row @returns {any} */
   volumeBar(row) {
     const [time, open, , , close, volume] = row;
     const color = open == null || close == null ? cssValue("--flat") : close >= open ? this.colors.up : this.colors.down;
@@ -166,7 +174,16 @@ export class Chart {
     this.legend();
   }
 
+  /** The tag on the price axis follows the last close. */
+  tag() {
+    const row = this.bars.rows.findLast((bar) => bar[4] != null);
+    const isShown = row !== undefined;
+    const color = row && Number(row[4]) < Number(row[1]) ? this.colors.down : this.colors.up;
+    this.price.applyOptions({ price: row?.[4] ?? 0, color, axisLabelColor: color, axisLabelTextColor: "#fff", lineVisible: isShown, axisLabelVisible: isShown });
+  }
+
   legend() {
+    this.tag();
     const row = this.hovered ?? this.bars.last;
     const host = byId("legend");
     if (!row) return host.replaceChildren();
@@ -186,11 +203,11 @@ export class Chart {
     const number = this.market.numbers.get(this.symbol);
     const columns = this.market.columns;
     const price = number === undefined ? this.bars.last?.[4] : columns.price[number];
-    setText(byId("quote-price"), formatPrice(price));
+    setText(byId("quote-price"), this.symbol ? formatPrice(price) : "");
     const change = number === undefined ? null : this.market.change(number);
     const reference = number === undefined ? null : columns.reference[number];
     const element = byId("quote-change");
-    const difference = change === null || !price || !reference ? "" : `${price >= reference ? "+" : "−"}${formatPrice(Math.abs(price - reference))} `;
+    const difference = change === null || !price || !reference ? "" : `${price >= reference ? "+" : "−"}${formatPrice(Math.abs(price - reference), decimals(price))} `;
     const since = number !== undefined && columns.reference_is[number] === "open" ? " since open" : "";
     setText(element, change === null ? "" : `${difference}(${formatPercent(change)})${since}`);
     element.className = `quote-change ${direction(change)}`;

@@ -1,6 +1,6 @@
 // The row of figures. Totals are as of published gold; movers and breadth follow the live prices.
 
-import { direction, formatCount, formatDuration, formatPercent, formatShort } from "../model/format.js";
+import { direction, formatCount, formatDuration, formatPercent, formatShort, shortSymbol } from "../model/format.js";
 import { byId, make, setText } from "./dom.js";
 
 /** @type {[string, string][]} */
@@ -68,6 +68,7 @@ export class KpiRow {
       make("button", { type: "button", class: way, "data-symbol": mover.symbol, text: shortSymbol(mover.symbol), title: `Show ${mover.symbol}` }),
     ]);
     value.replaceChildren(...(parts.length ? parts : ["–"]));
+    value.classList.toggle("long", (value.textContent ?? "").length > 12);
   }
 
   /** @param {any} kpi */
@@ -102,5 +103,3 @@ export class KpiRow {
   }
 }
 
-/** @param {string} symbol */
-export const shortSymbol = (symbol) => (symbol.includes(":") ? symbol.slice(symbol.indexOf(":") + 1) : symbol);

@@ -1,15 +1,15 @@
 // The stage lane: feed → record → land → load → build → serve, and the last audit beside it.
 
-import { formatCount, formatDuration, formatShort } from "../model/format.js";
+import { counted, formatCount, formatDuration, formatShort } from "../model/format.js";
 import { byId, make } from "./dom.js";
 
 /** What each stage says in its first and second line, from the facts of its status file. */
 const LINES = {
-  /** @param {any} f */ record: (f) => [f.frames === undefined ? "" : `${formatCount(f.frames)} frames`, f.refused ? `${formatCount(f.refused)} refused` : "durable at commit"],
-  /** @param {any} f */ land: (f) => [f.records === undefined ? "" : `${formatCount(f.records)} records`, f.objects === undefined ? "" : `${formatCount(f.objects)} objects`],
-  /** @param {any} f */ load: (f) => [f.rows === undefined ? "" : `${formatCount(f.rows)} rows`, f.load_id ? `load ${formatCount(f.load_id)}` : ""],
-  /** @param {any} f */ build: (f) => [f.builds === undefined ? "" : `${formatCount(f.builds)} builds`, f.build_seconds === undefined ? "" : `last took ${formatDuration(f.build_seconds * 1000)}`],
-  /** @param {any} f */ serve: (f) => [f.viewers === undefined ? "" : `${formatCount(f.viewers)} ${f.viewers === 1 ? "viewer" : "viewers"}`, f.skipped_records ? `${formatShort(f.skipped_records)} frames skipped` : "follows the log's end"],
+  /** @param {any} f */ record: (f) => [f.frames === undefined ? "" : counted(f.frames, "frame"), f.refused ? `${formatCount(f.refused)} refused` : f.frames === undefined ? "" : "durable at commit"],
+  /** @param {any} f */ land: (f) => [f.records === undefined ? "" : counted(f.records, "record"), f.objects === undefined ? "" : counted(f.objects, "object")],
+  /** @param {any} f */ load: (f) => [f.rows === undefined ? "" : counted(f.rows, "row"), f.load_id ? `load ${formatCount(f.load_id)}` : ""],
+  /** @param {any} f */ build: (f) => [f.builds === undefined ? "" : counted(f.builds, "build"), f.build_seconds === undefined ? "" : `last took ${formatDuration(f.build_seconds * 1000)}`],
+  /** @param {any} f */ serve: (f) => [f.viewers === undefined ? "" : counted(f.viewers, "viewer"), f.skipped_records ? `${formatShort(f.skipped_records)} frames skipped` : f.viewers === undefined ? "" : "follows the log's end"],
 };
 
 const HEALTH = { running: "good", starting: "busy", stopped: "warn", silent: "warn", failed: "bad", unreadable: "bad", unknown: "" };
@@ -46,7 +46,7 @@ function feed(feedFacts, state) {
   const isOpen = feedFacts.connections > 0;
   const health = isOpen ? (state === "live" ? "good" : "warn") : feedFacts.closed ? "warn" : "";
   const label = isOpen ? `${feedFacts.connections} open` : (feedFacts.closed ?? "no session yet");
-  const gaps = feedFacts.gaps ? `${formatCount(feedFacts.gaps)} gaps, last: ${feedFacts.last_gap}` : "no gap recorded";
+  const gaps = feedFacts.gaps ? `${counted(feedFacts.gaps, "gap")}, last: ${feedFacts.last_gap}` : "no gap recorded";
   return make("li", { class: "stage", "data-stage": "feed", "data-health": health }, [
     head("feed", label),
     make("span", { class: "stage-fact", text: `${formatCount(feedFacts.rate)} trades/s` }),
@@ -54,15 +54,24 @@ function feed(feedFacts, state) {
   ]);
 }
 
+/** What a stage complains of, "" if of nothing. @param {any} facts */
+function trouble(facts) {
+  if (facts.error) return facts.error;
+  if (facts.quarantined?.length) return `${counted(facts.quarantined.length, "object")} quarantined`;
+  const named = Object.entries({ ...facts.blocked, ...facts.alarms })[0];
+  return named ? named.join(": ") : "";
+}
+
 /** @param {any} item @param {any} pipeline */
 function stage(item, pipeline) {
   const lines = LINES[/** @type {keyof typeof LINES} */ (item.name)](item.facts);
-  if (item.facts.error) lines[1] = item.facts.error;
-  if (item.name === "build" && pipeline.gold.lag_ms !== null && pipeline.gold.gold !== null) {
+  const problem = trouble(item.facts);
+  if (problem) lines[1] = problem;
+  else if (item.name === "build" && pipeline.gold.lag_ms !== null && pipeline.gold.gold !== null) {
     lines[1] = `gold lags ${formatDuration(pipeline.gold.lag_ms)}`;
   }
   const age = item.age_ms !== null && item.state !== "running" ? `${item.state} · ${formatDuration(item.age_ms)} ago` : item.state;
-  const health = HEALTH[/** @type {keyof typeof HEALTH} */ (item.state)] ?? "";
+  const health = problem ? "bad" : (HEALTH[/** @type {keyof typeof HEALTH} */ (item.state)] ?? "");
   return make("li", { class: "stage", "data-stage": item.name, "data-health": health }, [
     head(item.name, item.state === "unknown" ? "not run" : age),
     make("span", { class: "stage-fact", text: lines[0] || "–" }),

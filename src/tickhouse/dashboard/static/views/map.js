@@ -1,25 +1,13 @@
 // The market map on a canvas: area is size, colour is change; with a table that says the same.
 
-import { direction, formatPercent, formatPrice, formatShort } from "../model/format.js";
+import { changeColor, fittingLimit } from "../model/colors.js";
+import { direction, formatPercent, formatPrice, formatShort, shortSymbol } from "../model/format.js";
 import { layoutMarket } from "../model/treemap.js";
 import { byId, cssValue, make, segments, setText } from "./dom.js";
 
 const HEADER = 17;
 const TABLE_ROWS = 500;
-const LIMIT = 3;
-const DOWN = [[58, 67, 83], [138, 45, 62], [222, 50, 78]];
-const UP = [[58, 67, 83], [28, 112, 84], [20, 163, 110]];
-
-/** Colour of a change: grey at 0, full at ±3 %. @param {number | null} change */
-export function changeColor(change) {
-  if (change === null) return "rgb(52 58 70)";
-  const stops = change < 0 ? DOWN : UP;
-  const at = Math.min(Math.abs(change) / LIMIT, 1) * 2;
-  const from = stops[Math.min(Math.floor(at), 1)];
-  const to = stops[Math.min(Math.floor(at), 1) + 1];
-  const part = at - Math.min(Math.floor(at), 1);
-  return `rgb(${from.map((value, i) => Math.round(value + (to[i] - value) * part)).join(" ")})`;
-}
+const WIDTHS_MAX = 5_000;
 
 export class MarketMap {
   /**
@@ -42,6 +30,10 @@ export class MarketMap {
     this.tooltip = byId("tooltip");
     this.table = byId("map-table");
     this.isDrawn = false;
+    this.limit = 3;
+    this.font = this.ink = "";
+    /** @type {Map<string, number>} */
+    this.widths = new Map();
     this.showArea = segments(byId("map-area"), [["cap", "Market cap"], ["turnover", "Turnover"]], (area) => this.chooseArea(area));
     new ResizeObserver(() => this.layout()).observe(this.canvas);
     this.canvas.addEventListener("pointermove", (event) => this.hover(event));
@@ -65,15 +57,27 @@ export class MarketMap {
   }
 
   drawLegend() {
-    const steps = [-3, -2, -1, 0, 1, 2, 3];
-    byId("map-legend").replaceChildren(
+    const steps = [-3, -2, -1, 0, 1, 2, 3].map((step) => (step * this.limit) / 3);
+    const places = this.limit < 0.3 ? 2 : this.limit < 3 ? 1 : 0;
+    const host = byId("map-legend");
+    host.setAttribute("aria-label", `Colour: change in percent, from minus ${this.limit} to plus ${this.limit}`);
+    host.replaceChildren(
       ...steps.map((step) => {
-        const box = make("i", { text: step > 0 ? `+${step}` : String(step).replace("-", "−") });
-        box.style.background = changeColor(step);
+        const sign = step > 0 ? "+" : step < 0 ? "−" : "";
+        const box = make("i", { text: sign + Math.abs(step).toFixed(step === 0 ? 0 : places) });
+        box.style.background = changeColor(step, this.limit);
         return box;
       }),
       make("span", { class: "muted", text: " %" }),
     );
+  }
+
+  /** Fit the colours to the changes of the moment. */
+  scale() {
+    const limit = fittingLimit(this.cells.map(({ item }) => this.market.change(item.number)), this.limit);
+    if (limit === this.limit) return;
+    this.limit = limit;
+    this.drawLegend();
   }
 
   get area() {
@@ -95,6 +99,7 @@ export class MarketMap {
     const items = this.market.items(this.area);
     ({ cells: this.cells, sectors: this.sectors } = layoutMarket(items, width, height, HEADER));
     this.showArea(this.area);
+    this.scale();
     const left = items.length - this.cells.length;
     const what = this.area === "cap" ? "market value" : "turnover";
     setText(byId("map-note"), left > 0 && this.cells.length ? `${left} without ${what} not shown` : "");
@@ -119,6 +124,7 @@ export class MarketMap {
     context.fillStyle = cssValue("--map-gap");
     context.fillRect(0, 0, canvas.clientWidth, canvas.clientHeight);
     this.font = cssValue("--font");
+    this.ink = cssValue("--map-text");
     for (const sector of this.sectors) this.paintSector(sector);
     for (const cell of this.cells) this.paintCell(cell);
     const chosen = this.cells.find((cell) => cell.item.symbol === this.selected);
@@ -157,26 +163,38 @@ export class MarketMap {
     const { context } = this;
     const change = this.market.change(item.number);
     const [x, y, w, h] = [rect.x + 0.5, rect.y + 0.5, Math.max(rect.w - 1, 0.4), Math.max(rect.h - 1, 0.4)];
-    context.fillStyle = changeColor(change);
+    context.fillStyle = changeColor(change, this.limit);
     context.fillRect(x, y, w, h);
     if (w < 22 || h < 12) return;
-    const colon = item.symbol.indexOf(":");
-    const label = colon < 0 ? item.symbol : item.symbol.slice(colon + 1);
-    let size = Math.min(26, h * 0.36, (w - 4) / (label.length * 0.62));
-    const hasChange = size >= 9 && h >= size * 2.4;
-    if (!hasChange) size = Math.min(13, h * 0.72, (w - 4) / (label.length * 0.62));
+    const label = shortSymbol(item.symbol);
+    const text = formatPercent(change);
+    const widest = (w - 5) / this.widthOf(label, 650);
+    let size = Math.min(26, h * 0.36, widest);
+    const small = Math.min(Math.max(8, Math.min(size * 0.62, 14)), (w - 4) / this.widthOf(text, 500));
+    const hasChange = size >= 9 && small >= 7.5 && h >= size * 2.4;
+    if (!hasChange) size = Math.min(13, h * 0.72, widest);
     if (size < 7.5) return;
-    context.font = `650 ${size}px ${this.font}`;
-    if (context.measureText(label).width > w - 3) return;
-    context.fillStyle = cssValue("--map-text");
+    context.fillStyle = this.ink;
     context.textAlign = "center";
     context.textBaseline = "middle";
+    context.font = `650 ${size}px ${this.font}`;
     context.fillText(label, x + w / 2, y + h / 2 - (hasChange ? size * 0.42 : 0));
     if (!hasChange) return;
-    const small = Math.max(8, Math.min(size * 0.62, 14));
     context.font = `500 ${small}px ${this.font}`;
-    const text = formatPercent(change);
-    if (context.measureText(text).width <= w - 3) context.fillText(text, x + w / 2, y + h / 2 + size * 0.62);
+    context.fillText(text, x + w / 2, y + h / 2 + size * 0.62);
+  }
+
+  /** Width of a text in a font of one pixel. @param {string} text @param {number} weight */
+  widthOf(text, weight) {
+    const key = `${weight}${text}`;
+    let width = this.widths.get(key);
+    if (width === undefined) {
+      if (this.widths.size > WIDTHS_MAX) this.widths.clear();
+      this.context.font = `${weight} 100px ${this.font}`;
+      width = this.context.measureText(text).width / 100;
+      this.widths.set(key, width);
+    }
+    return width;
   }
 
   /** @param {PointerEvent | MouseEvent} event */

@@ -30,10 +30,11 @@ export class TopBar {
    */
   show({ state, reason, hb, tickAgeMs, tickAtMs, nowMs }) {
     if (document.body.dataset.state !== state) document.body.dataset.state = state;
-    setText(this.pill, LABELS[state]);
+    if (document.body.dataset.reason !== reason) document.body.dataset.reason = reason;
+    setText(this.pill, reason === "ended" ? "Feed ended" : LABELS[state]);
     const seconds = tickAgeMs === null ? "" : formatDuration(Math.floor(tickAgeMs / 1000) * 1000).replace(".0", "");
     const isLate = state === "stale" || state === "disconnected";
-    setText(this.detail, isLate && reason === "feed" ? `no trade for ${seconds}` : isLate ? "server" : "");
+    setText(this.detail, isLate && reason === "feed" ? `no trade for ${seconds}` : isLate && reason !== "ended" ? "server" : "");
     setText(this.clock, formatClock(nowMs));
     setText(this.age, tickAgeMs === null ? "–" : formatDuration(tickAgeMs));
     setText(this.rate, hb && state === "live" ? formatCount(hb.rate) : state === "stale" || !hb ? "–" : "0");
@@ -58,7 +59,7 @@ export class TopBar {
       code = "tickhouse up";
     } else if (reason === "socket") text = `No connection to the server; trying again.${at}`;
     else if (reason === "silence") text = `The server is silent.${at}`;
-    else if (reason === "feed" && hb?.closed) text = `The feed has ended (${hb.closed}).${at}`;
+    else if (reason === "ended") text = `The feed has ended: ${hb.closed}.${at}`;
     else if (reason === "feed") text = `No new trades: the market may be closed, or the feed is down.${at}`;
     else if (hb?.fault) text = `The server has a problem and keeps trying: ${hb.fault}`;
     this.banner.hidden = text === "";

@@ -1,6 +1,6 @@
 // The symbols: searched, sorted, chosen; rows are updated in place, four times a second at most.
 
-import { direction, formatCount, formatPercent, formatPrice } from "../model/format.js";
+import { direction, formatCount, formatPercent, formatPrice, shortSymbol, venueOf } from "../model/format.js";
 import { byId, make, setText } from "./dom.js";
 
 const ROWS_MAX = 250;
@@ -118,11 +118,17 @@ export class Watchlist {
       const { symbol, name } = this.market.columns;
       const price = make("span", { class: "price" });
       const change = make("span", { class: "change" });
-      const element = make("div", { class: "row", role: "option", "aria-selected": "false", id: `row-${number}`, "data-symbol": symbol[number], title: name[number] || symbol[number] }, [make("b", { text: symbol[number] }), price, change]);
+      const element = make("div", { class: "row", role: "option", "aria-selected": "false", id: `row-${number}`, "data-symbol": symbol[number], title: name[number] || symbol[number] }, [this.label(symbol[number]), price, change]);
       row = { element, price, change, last: null, flashedAt: 0 };
       this.rows.set(number, row);
     }
     return row;
+  }
+
+  /** @param {string} symbol */
+  label(symbol) {
+    const venue = venueOf(symbol);
+    return make("b", { text: shortSymbol(symbol) }, venue ? [make("span", { class: "venue", text: venue })] : []);
   }
 
   /** @param {number[]} numbers rows whose price changed @param {boolean} [isLive] */
