@@ -5,7 +5,7 @@ TickhouseError
 ├── ConfigError              an operator acts; never retried
 │   └── BusyError            another process holds what this one needs
 ├── TransientError           try again; carries `retry_after_s`
-├── RefusedError             a backend refuses (permission, disk or bucket full): stop, keep position
+├── RefusedError             a backend refuses (permission, disk full): stop, keep the position
 ├── FeedClosedError          a feed ended the connection: close the session, reconnect
 ├── ObjectExistsError        put-if-absent found an object: read it, adopt it
 ├── ObjectMissingError       no object under that key

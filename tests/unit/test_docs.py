@@ -1,4 +1,4 @@
-"""Documentation that is checked: every setting, verb and option is described; links lead somewhere."""
+"""Documentation that is checked: every setting and verb is described; links lead somewhere."""
 
 import re
 import subprocess

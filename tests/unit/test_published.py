@@ -56,6 +56,11 @@ def test_a_table_without_rows_has_its_columns(gold: PublishedGold) -> None:
     assert ([], ["symbol", "last_price", "load_id"]) == (list(found), found.columns)
 
 
+def test_show_and_describe_tell_what_there_is(gold: PublishedGold) -> None:
+    assert ("kpi",) in gold.query("show tables")
+    assert ["bar_at", "TIMESTAMP"] == list(gold.query("describe gold.bars_1s")[1][:2])
+
+
 def test_decimals_stay_exact_and_times_naive_utc(gold: PublishedGold) -> None:
     found = gold.query("select close, bar_at from bars_1s order by bar_at, symbol limit 1")
 
@@ -70,7 +75,7 @@ def test_decimals_stay_exact_and_times_naive_utc(gold: PublishedGold) -> None:
         "copy (select 1) to 'x.csv'",
         "attach 'x.db'",
         "set threads = 1",
-        "pragma database_list",
+        "explain select 1",
         "install httpfs",
         "select 1; select 2",
         "",

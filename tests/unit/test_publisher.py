@@ -419,17 +419,18 @@ def test_a_publish_of_trades_reads_new_loads_only(source: GoldSource) -> None:
 def test_folding_keeps_files_few_and_rewrites_each_row_a_bounded_number_of_times(
     source: GoldSource, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(exporting, "FOLD_ROWS_MAX", 100)
+    monkeypatch.setattr(exporting, "FOLD_ROWS_MAX", 24)
+    monkeypatch.setattr(exporting, "FOLD_FILES", 4)
     publisher = source.publisher()
     copied = 0
-    for _ in range(300):
+    for _ in range(60):
         load_id = source.next_load()
         source.trade(2)
         copied += publisher.publish(load_id).rows
 
-    # 600 rows: 2 to 16 to 100 rows a file, so at most three writes of each.
-    assert copied - 1 <= 600 * 3
-    assert len(trade_files(source)) <= 6 + 2 * 8
+    # 120 rows: 2 to 8 to 24 rows a file, so at most three writes of each.
+    assert copied - 2 <= 120 * 3
+    assert len(trade_files(source)) <= 5 + 2 * 4
     assert_same_rows(source)
 
 
@@ -447,10 +448,10 @@ def test_a_load_of_many_rows_is_never_folded(
 
 @given(
     st.lists(
-        st.tuples(st.integers(0, 40), st.integers(0, 3), st.booleans()), min_size=1, max_size=25
+        st.tuples(st.integers(0, 40), st.integers(0, 3), st.booleans()), min_size=1, max_size=10
     )
 )
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=10, deadline=None)
 def test_published_rows_equal_the_warehouse_whatever_is_built(
     tmp_path_factory: pytest.TempPathFactory, builds: list[tuple[int, int, bool]]
 ) -> None:

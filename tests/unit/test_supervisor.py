@@ -21,9 +21,11 @@ open(sys.argv[1], "a").write("stopped\\n")
 FAIL = "import sys; open(sys.argv[1], 'a').write('started\\n'); sys.exit('cannot reach the moon')"
 FINISH = "import sys; open(sys.argv[1], 'a').write('started\\n')"
 
+Start = Callable[..., tuple[Supervisor, threading.Event]]
+
 
 @pytest.fixture
-def running(tmp_path: Path) -> Iterator[Callable[..., tuple[Supervisor, threading.Event]]]:
+def running(tmp_path: Path) -> Iterator[Start]:
     stop = threading.Event()
     threads: list[threading.Thread] = []
 
@@ -61,7 +63,7 @@ def lines(tmp_path: Path, number: int) -> list[str]:
     return path.read_text().split() if path.exists() else []
 
 
-def test_a_killed_child_is_started_again(running, tmp_path: Path) -> None:
+def test_a_killed_child_is_started_again(running: Start, tmp_path: Path) -> None:
     supervisor, _ = running(LIVE)
     wait_for(lambda: lines(tmp_path, 0) == ["started"])
 
@@ -72,7 +74,7 @@ def test_a_killed_child_is_started_again(running, tmp_path: Path) -> None:
 
 
 def test_a_failing_child_is_started_again_with_growing_pauses_and_its_last_words_are_kept(
-    running, tmp_path: Path
+    running: Start, tmp_path: Path
 ) -> None:
     supervisor, stop = running(FAIL)
     wait_for(lambda: supervisor.children[0].restarts >= 2)
@@ -82,7 +84,7 @@ def test_a_failing_child_is_started_again_with_growing_pauses_and_its_last_words
     assert supervisor.children[0]._backoff_s >= 2.0
 
 
-def test_a_child_that_finished_is_left_alone(running, tmp_path: Path) -> None:
+def test_a_child_that_finished_is_left_alone(running: Start, tmp_path: Path) -> None:
     supervisor, _ = running(FINISH, LIVE)
     wait_for(lambda: supervisor.children[0].finished)
     time.sleep(0.2)
@@ -91,7 +93,7 @@ def test_a_child_that_finished_is_left_alone(running, tmp_path: Path) -> None:
     assert supervisor.children[0].restarts == 0
 
 
-def test_children_stop_in_the_order_of_the_data(running, tmp_path: Path) -> None:
+def test_children_stop_in_the_order_of_the_data(running: Start, tmp_path: Path) -> None:
     _, stop = running(LIVE, LIVE)
     wait_for(lambda: bool(lines(tmp_path, 0) and lines(tmp_path, 1)))
 

@@ -13,6 +13,7 @@ from tickhouse.audit.report import AuditReport, Layer, LayerReport, Progress, no
 from tickhouse.audit.silver import audit_completeness, audit_sessions, audit_silver
 from tickhouse.audit.truth import audit_truth
 from tickhouse.bronze.store import Store
+from tickhouse.source.truth import read_truth
 from tickhouse.stream.log import LogReader
 from tickhouse.transform.published import PublishedGold
 from tickhouse.warehouse.warehouse import WarehouseReader
@@ -52,9 +53,10 @@ def audit(  # noqa: PLR0913 - all by keyword
         ConfigError: something cannot be read at all.
     """
     started, now_ms = time.monotonic(), clock_ms()
+    ledger = None if truth_path is None else read_truth(truth_path)
     sources = Sources(log, store, warehouse, gold)
     positions = take_positions(sources)
-    recounts = deep or truth_path is not None or _frames(warehouse, positions) <= RECOUNT_FRAMES_MAX
+    recounts = deep or ledger is not None or _frames(warehouse, positions) <= RECOUNT_FRAMES_MAX
     recount = Recount() if recounts else None
     layers = [
         Layer(name, lag_s_max=lag_s_max)
@@ -85,10 +87,10 @@ def audit(  # noqa: PLR0913 - all by keyword
     reports.append(to_gold.report())
     if gold is not None:
         reports.append(_audit_published(warehouse, gold, positions, lag_s_max, now_ms, sleep))
-    if truth_path is not None and recount is not None:
+    if ledger is not None and recount is not None:
         progress("truth", 0, None)
         truth = Layer("truth")
-        audit_truth(truth_path, warehouse, positions, recount, truth)
+        audit_truth(ledger, warehouse, positions, recount, truth, sleep=sleep)
         reports.append(truth.report())
     return summarise(
         reports,

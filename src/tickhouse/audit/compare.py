@@ -1,17 +1,19 @@
 """Two warehouses compared table by table, through questions alone, whoever owns their files."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 import msgspec
 
 from tickhouse.audit.digest import Digest, digest_sql, group_digest_sql, row_hash
-from tickhouse.audit.positions import LEVEL
+from tickhouse.audit.positions import LEVEL, has_table
+from tickhouse.errors import ConfigError
 from tickhouse.warehouse.warehouse import Row, WarehouseReader
 
 PLACES_MAX: Final = 10
 SAMPLE_ROWS: Final = 3
+PAUSE_S: Final = 0.5
 FLOAT_TOLERANCE: Final = 1e-12
 RUN_COLUMNS: Final = frozenset({"load_id", "loaded_at", "built_at", "revision"})
 """What differs from run to run, by design."""
@@ -76,59 +78,98 @@ class TableComparison(msgspec.Struct, frozen=True):
     differences: list[str]
 
 
+class Frozen(msgspec.Struct, frozen=True):
+    """What a warehouse held at one moment between two builds.
+
+    Attributes:
+        load_id: where all its models stood.
+        columns: of each table, those that are compared.
+        digests: of each table.
+    """
+
+    load_id: int
+    columns: dict[str, list[str]]
+    digests: dict[str, Digest]
+
+
+def freeze(
+    warehouse: WarehouseReader, *, sleep: Callable[[float], None], attempts: int = 120
+) -> Frozen:
+    """Take the digest of every table in one statement: it may be built further meanwhile.
+
+    Raises:
+        ConfigError: it was never built, or is always in the middle of a build.
+    """
+    if not has_table(warehouse, "gold", "completeness"):
+        raise ConfigError("nothing to compare with: silver and gold have not been built yet")
+    has_repeats = bool(warehouse.query("select 1 from silver.repeated_frames limit 1"))
+    columns = {table.name: _columns(warehouse, table, has_repeats) for table in TABLES}
+    parts = " union all ".join(
+        f"select '{table.name}' as name, d.* from ({_digest_at(table, columns)}) as d"  # noqa: S608
+        for table in TABLES
+    )
+    for _ in range(attempts):
+        rows = warehouse.query(f"select {LEVEL}, t.* from ({parts}) as t")  # noqa: S608
+        if rows[0][0] is not None:
+            digests = {row[1]: Digest(*row[2:]) for row in rows}
+            return Frozen(int(rows[0][0]), columns, digests)
+        sleep(PAUSE_S)
+    raise ConfigError("the models of the warehouse never stood at one load; build it first")
+
+
+def _digest_at(table: ComparedTable, columns: Mapping[str, Sequence[str]]) -> str:
+    """Of rows that are appended, those that all models have seen."""
+    where = f"load_id <= {LEVEL}" if table.is_appended else "true"
+    return digest_sql(table.name, columns[table.name], where)
+
+
+def _columns(side: WarehouseReader, table: ComparedTable, has_repeats: bool) -> list[str]:  # noqa: FBT001
+    left_out = RUN_COLUMNS
+    if table.is_by_frame and has_repeats:
+        left_out |= POSITION_COLUMNS
+    rows = side.query(
+        "select column_name from information_schema.columns"
+        " where table_schema = ? and table_name = ? order by column_name",
+        tuple(table.name.split(".")),
+    )
+    return [row[0] for row in rows if row[0] not in left_out]
+
+
 class Comparison:
     """Compares a warehouse with one that was rebuilt up to the same load.
 
     Args:
-        original: what is checked.
+        original: what is checked; asked again only to name differences.
+        frozen: what it held.
         rebuilt: what was derived from the lake alone.
-        load_id: of the original; it must stand there.
     """
 
-    def __init__(self, original: WarehouseReader, rebuilt: WarehouseReader, load_id: int) -> None:
+    def __init__(self, original: WarehouseReader, frozen: Frozen, rebuilt: WarehouseReader) -> None:
         self._original = original
+        self._frozen = frozen
         self._rebuilt = rebuilt
-        self._load_id = load_id
-        repeated = "select count(*) from silver.repeated_frames"
-        self._has_repeats = any(
-            side.query(repeated)[0][0] for side in (self._original, self._rebuilt)
-        )
 
-    def compare(self, table: ComparedTable) -> TableComparison | None:
-        """Compare one table; None where the original has moved on meanwhile."""
-        columns = self._columns(self._original, table)
-        if columns != self._columns(self._rebuilt, table):
-            text = f"columns {columns} and {self._columns(self._rebuilt, table)}"
-            return TableComparison(table.name, False, 0, 0, [text])
-        where = f"load_id <= {self._load_id}" if table.is_appended else "true"
-        level, here = self._digest_at_level(table, columns, where)
-        there = Digest(*self._rebuilt.query(digest_sql(table.name, columns))[0])
-        if not table.is_appended and level != self._load_id:
-            return None
-        differences = [] if here == there else self._differences(table, columns, where)
-        is_same = here == there or (table.is_float and here.rows == there.rows and not differences)
-        if not is_same and not differences:
-            differences = ["the rows differ, but no difference was found when looked for again"]
-        return TableComparison(table.name, is_same, here.rows, there.rows, differences)
+    def compare(self, table: ComparedTable) -> TableComparison:
+        """Compare one table."""
+        columns, here = self._frozen.columns[table.name], self._frozen.digests[table.name]
+        try:
+            there = Digest(*self._rebuilt.query(digest_sql(table.name, columns))[0])
+        except ConfigError as error:
+            return TableComparison(table.name, False, here.rows, 0, [f"rebuilt: {error}"])
+        if here == there:
+            return TableComparison(table.name, True, here.rows, there.rows, [])
+        where = f"load_id <= {self._frozen.load_id}" if table.is_appended else "true"
+        if not table.is_appended and self._has_moved():
+            text = "the rows differ; which, can be told when nothing builds: stop `up` and repeat"
+            return TableComparison(table.name, False, here.rows, there.rows, [text])
+        differences = self._differences(table, columns, where)
+        is_close = table.is_float and here.rows == there.rows and not differences
+        if not is_close and not differences:
+            differences = ["the rows differed, and no longer do: was it changed by hand?"]
+        return TableComparison(table.name, is_close, here.rows, there.rows, differences)
 
-    def _digest_at_level(
-        self, table: ComparedTable, columns: Sequence[str], where: str
-    ) -> tuple[int | None, Digest]:
-        digest = digest_sql(table.name, columns, where)
-        row = self._original.query(f"select {LEVEL}, d.* from ({digest}) as d")[0]  # noqa: S608
-        return row[0], Digest(*row[1:])
-
-    def _columns(self, side: WarehouseReader, table: ComparedTable) -> list[str]:
-        schema, name = table.name.split(".")
-        left_out = RUN_COLUMNS
-        if table.is_by_frame and self._has_repeats:
-            left_out |= POSITION_COLUMNS
-        rows = side.query(
-            "select column_name from information_schema.columns"
-            " where table_schema = ? and table_name = ? order by column_name",
-            (schema, name),
-        )
-        return [row[0] for row in rows if row[0] not in left_out]
+    def _has_moved(self) -> bool:
+        return self._original.query(f"select {LEVEL}")[0][0] != self._frozen.load_id
 
     # -- naming differences ------------------------------------------------------------------
 

@@ -5,7 +5,7 @@ Shares nothing with the SQL that makes silver, so that a mistake there shows as 
 
 import re
 from collections.abc import Iterable
-from decimal import ROUND_HALF_UP, Context, Decimal
+from decimal import ROUND_HALF_UP, Context, Decimal, InvalidOperation
 from typing import Any, Final, Literal, cast
 
 import msgspec
@@ -17,13 +17,15 @@ CONTEXT: Final = Context(prec=60, rounding=ROUND_HALF_UP)
 """Wide enough for sums of prices times sizes without rounding."""
 PRICE_END: Final = Decimal(10**10)
 """DECIMAL(18,8) holds less than this."""
-EXACT_END: Final = Decimal(10**9)
-"""An unquoted number below this, of at most 8 decimals, is read exactly by every JSON parser."""
+PLAIN_END: Final = Decimal(10**7)
+"""Below this, of at most 8 decimals, a number is read exactly by every JSON parser."""
+VALUE_END: Final = 1e15
+"""No print is worth as much; silver refuses it for its size."""
 TIME_START_MS: Final = 946_684_800_000
 TIME_END_MS: Final = 4_102_444_800_000
 CONTROL: Final = frozenset({"ping", "pong", "error", "subscribe", "unsubscribe"})
 
-_NUMBER: Final = re.compile(r"\s*[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?\s*")
+_NUMBER: Final = re.compile(r"\s*[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?\s*", re.ASCII)
 
 Trade = tuple[str, Decimal, Decimal]
 """Symbol, price, size."""
@@ -76,24 +78,26 @@ def read_elements(kind: str, payload: bytes) -> Elements:
 
 
 def _finnhub_elements(payload: bytes) -> Elements:
+    """The usual message at once; whatever is odd in any way, slowly."""
     try:
         data = _finnhub(payload).data
-    except msgspec.DecodeError:
-        return _finnhub_slowly(payload)
-    trades: list[Trade] = []
-    for item in data:
-        price, size = item.p, item.v
-        if not (
-            0 < price < EXACT_END
-            and 0 < size < EXACT_END
-            and TIME_START_MS <= item.t < TIME_END_MS
-            and is_symbol(item.s)
-            and price == price.quantize(QUANTUM, context=CONTEXT)
-            and size == size.quantize(QUANTUM, context=CONTEXT)
-        ):
-            return _finnhub_slowly(payload)
-        trades.append((item.s, price, size))
-    return Elements(trades, [])
+        if b"_" not in payload and all(map(_is_plain, data)):
+            return Elements([(item.s, item.p, item.v) for item in data], [])
+    except (msgspec.DecodeError, InvalidOperation):
+        pass
+    return _finnhub_slowly(payload)
+
+
+def _is_plain(item: _FinnhubTrade) -> bool:
+    price, size = item.p, item.v
+    return (
+        0 < price < PLAIN_END
+        and 0 < size < PLAIN_END
+        and TIME_START_MS <= item.t < TIME_END_MS
+        and is_symbol(item.s)
+        and price == price.quantize(QUANTUM, context=CONTEXT)
+        and size == size.quantize(QUANTUM, context=CONTEXT)
+    )
 
 
 def _finnhub_slowly(payload: bytes) -> Elements:
@@ -140,32 +144,39 @@ def _judge_all(items: Iterable[tuple[Any, ...]]) -> Elements:
     return found
 
 
-def _judge(symbol: object, price: object, size: object, time: object) -> Trade | str:  # noqa: PLR0911
+def _judge(symbol: object, price: object, size: object, time: object) -> Trade | str:
     """The trade, or why it is none; the first reason counts."""
-    texts = [_text(value) for value in (symbol, price, size, time)]
-    if texts == [None] * 4:
+    name, price_text, size_text, time_text = map(_text, (symbol, price, size, time))
+    if name is None and price_text is None and size_text is None and time_text is None:
         return "unknown_shape"
-    if not texts[0]:
-        return "missing_symbol"
-    if not is_symbol(texts[0]):
-        return "bad_symbol"
-    if texts[1] is None:
-        return "missing_price"
-    exact_price = _decimal(price)
-    if exact_price is None or exact_price <= 0:
-        return "bad_price"
-    if texts[2] is None:
-        return "missing_size"
-    exact_size = _decimal(size)
-    if exact_size is None or exact_size <= 0:
-        return "zero_size" if exact_size == 0 else "bad_size"
-    if texts[3] is None:
-        return "missing_time"
-    at = _number(time)
-    at_ms = None if at is None else at.to_integral_value(ROUND_HALF_UP, CONTEXT)
-    if at_ms is None or not TIME_START_MS <= at_ms < TIME_END_MS:
-        return "bad_time"
-    return texts[0], exact_price, exact_size
+    exact_price, exact_size = _decimal(price), _decimal(size)
+    reasons = (
+        (not name, "missing_symbol"),
+        (not is_symbol(name or ""), "bad_symbol"),
+        (price_text is None, "missing_price"),
+        (exact_price is None or exact_price <= 0, "bad_price"),
+        (size_text is None, "missing_size"),
+        (exact_size == 0, "zero_size"),
+        (exact_size is None or exact_size < 0, "bad_size"),
+        (_is_too_much(exact_price, exact_size), "bad_size"),
+        (time_text is None, "missing_time"),
+        (not _is_time(time), "bad_time"),
+    )
+    for applies, reason in reasons:
+        if applies:
+            return reason
+    return name or "", exact_price or QUANTUM, exact_size or QUANTUM
+
+
+def _is_too_much(price: Decimal | None, size: Decimal | None) -> bool:
+    return price is not None and size is not None and float(price) * float(size) >= VALUE_END
+
+
+def _is_time(value: object) -> bool:
+    at = _number(value)
+    if at is None:
+        return False
+    return TIME_START_MS <= at.to_integral_value(ROUND_HALF_UP, CONTEXT) < TIME_END_MS
 
 
 def _text(value: object) -> str | None:

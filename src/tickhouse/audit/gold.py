@@ -7,7 +7,7 @@ from typing import Any, Final
 import msgspec
 
 from tickhouse.audit.digest import Digest, digest_sql
-from tickhouse.audit.positions import LEVEL, Positions
+from tickhouse.audit.positions import ATTEMPTS, LEVEL, PAUSE_S, LevelAsker, Positions
 from tickhouse.audit.report import Layer
 from tickhouse.errors import ConfigError, CorruptError
 from tickhouse.transform.manifest import GoldManifest
@@ -15,8 +15,6 @@ from tickhouse.transform.partitions import PLAN_OF, Cut
 from tickhouse.transform.published import PublishedGold
 from tickhouse.warehouse.warehouse import Row, WarehouseReader
 
-ATTEMPTS: Final = 60
-PAUSE_S: Final = 0.5
 _FINER: Final = (
     ("bars_1m", "bars_1s", 60),
     ("bars_5m", "bars_1m", 300),
@@ -100,7 +98,7 @@ def audit_gold(
     """Bars hold what silver holds; coarser bars what finer bars hold."""
     if not positions.built:
         return
-    ask = _Asker(warehouse, layer, sleep)
+    ask = LevelAsker(warehouse, layer, sleep)
     _audit_symbols(ask, layer)
     for coarser, finer, seconds in _FINER:
         sql = _ROLL_UP.replace("{seconds}", str(seconds)).replace("{finer}", finer)
@@ -113,30 +111,7 @@ def audit_gold(
             layer.find("differs", "gold.completeness", text)
 
 
-class _Asker:
-    """Asks until a statement meets all models at one load: between two builds."""
-
-    def __init__(
-        self, warehouse: WarehouseReader, layer: Layer, sleep: Callable[[float], None]
-    ) -> None:
-        self._warehouse = warehouse
-        self._layer = layer
-        self._sleep = sleep
-
-    def level_rows(self, sql: str, where: str) -> list[Row]:
-        """Rows of a statement whose first column is the level; none is null in what comes back."""
-        sql = sql.replace("{level}", LEVEL)
-        for _ in range(ATTEMPTS):
-            rows = self._warehouse.query(sql)
-            if all(row[0] is not None for row in rows):
-                return rows
-            self._sleep(PAUSE_S)
-        text = "could not be compared: its models never stood at one load"
-        self._layer.find("late", where, text)
-        return []
-
-
-def _audit_symbols(ask: _Asker, layer: Layer) -> None:
+def _audit_symbols(ask: LevelAsker, layer: Layer) -> None:
     totals = [0, 0, 0]
     for row in ask.level_rows(_PER_SYMBOL, "gold.bars_1s"):
         _, symbol, date, *pairs, is_same_range = row

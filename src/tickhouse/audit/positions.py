@@ -1,10 +1,11 @@
 """Where every stage stands, taken downstream first: nothing may seem ahead of its source."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Final
 
 import msgspec
 
+from tickhouse.audit.report import Layer
 from tickhouse.bronze.chain import Chain, find_chains
 from tickhouse.bronze.store import Store
 from tickhouse.errors import CorruptError
@@ -12,8 +13,10 @@ from tickhouse.model.positions import ChainId, Stream, TopicPartition
 from tickhouse.stream.log import Bounds, LogReader
 from tickhouse.transform.manifest import GoldManifest
 from tickhouse.transform.published import PublishedGold
-from tickhouse.warehouse.warehouse import WarehouseReader
+from tickhouse.warehouse.warehouse import Row, WarehouseReader
 
+ATTEMPTS: Final = 60
+PAUSE_S: Final = 0.5
 MODELS: Final = (
     "trades",
     "rejected_trades",
@@ -123,3 +126,32 @@ def _loaded(warehouse: WarehouseReader) -> tuple[int, dict[ChainId, int]]:
     )
     ends = {ChainId(Stream(row[0]), row[1], row[2], row[3]): row[4] for row in rows}
     return max((row[5] for row in rows), default=0), ends
+
+
+class LevelAsker:
+    """Asks until a statement meets all models at one load: between two builds.
+
+    Args:
+        warehouse: has been built.
+        layer: told where that never came.
+        sleep: used between attempts.
+    """
+
+    def __init__(
+        self, warehouse: WarehouseReader, layer: Layer, sleep: Callable[[float], None]
+    ) -> None:
+        self._warehouse = warehouse
+        self._layer = layer
+        self._sleep = sleep
+
+    def level_rows(self, sql: str, where: str) -> list[Row]:
+        """Rows of a statement whose first column is the level; none is null in what comes back."""
+        sql = sql.replace("{level}", LEVEL)
+        for _ in range(ATTEMPTS):
+            rows = self._warehouse.query(sql)
+            if all(row[0] is not None for row in rows):
+                return rows
+            self._sleep(PAUSE_S)
+        text = "could not be compared: its models never stood at one load"
+        self._layer.find("late", where, text)
+        return []

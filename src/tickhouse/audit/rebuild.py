@@ -7,8 +7,7 @@ from typing import Final, Protocol, TypeVar
 
 import msgspec
 
-from tickhouse.audit.compare import TABLES, Comparison, TableComparison
-from tickhouse.audit.positions import LEVEL, has_table
+from tickhouse.audit.compare import TABLES, Comparison, TableComparison, freeze
 from tickhouse.audit.report import Progress, no_progress
 from tickhouse.bronze.store import Store
 from tickhouse.errors import ConfigError
@@ -19,9 +18,6 @@ from tickhouse.warehouse.warehouse import Warehouse, WarehouseReader
 
 LOAD_BYTES: Final = 256 << 20
 LOAD_OBJECTS: Final = 1000
-ROUNDS: Final = 5
-LEVEL_ATTEMPTS: Final = 120
-PAUSE_S: Final = 0.5
 WAREHOUSE: Final = Path("warehouse") / "warehouse.duckdb"
 """Where the rebuilt warehouse lies in its folder: as in a data folder."""
 
@@ -60,38 +56,6 @@ class RebuildReport(msgspec.Struct, frozen=True):
     tables: list[TableComparison]
     problems: list[str]
     seconds: float
-
-
-class _Original:
-    """Where the warehouse that is compared stands."""
-
-    def __init__(self, warehouse: WarehouseReader, sleep: Callable[[float], None]) -> None:
-        self.warehouse = warehouse
-        self._sleep = sleep
-
-    def level(self) -> int:
-        """The load at which all its models stand.
-
-        Raises:
-            ConfigError: it has not been built, or is always in the middle of a build.
-        """
-        if not has_table(self.warehouse, "gold", "completeness"):
-            raise ConfigError("nothing to compare with: silver and gold have not been built yet")
-        for _ in range(LEVEL_ATTEMPTS):
-            found = self.warehouse.query(f"select {LEVEL}")[0][0]
-            if found is not None:
-                return int(found)
-            self._sleep(PAUSE_S)
-        raise ConfigError("the models of the warehouse never stood at one load; build it first")
-
-    def ends(self, load_id: int) -> dict[ChainId, int]:
-        """The ledger's end of each chain at a load."""
-        rows = self.warehouse.query(
-            "select stream, topic, topic_id, part, max(next_offset) from bronze.load_ledger"
-            " where load_id <= ? group by stream, topic, topic_id, part",
-            (load_id,),
-        )
-        return {ChainId(Stream(row[0]), row[1], row[2], row[3]): row[4] for row in rows}
 
 
 class _Rebuilt:
@@ -142,7 +106,7 @@ def rebuild(
 ) -> RebuildReport:
     """Derive a new warehouse from the lake and compare it, at the same position.
 
-    Where the original goes on meanwhile, the rebuilt one follows it, a few times.
+    What the original held is noted first, so that it may go on meanwhile.
 
     Args:
         store: the lake, the only source.
@@ -161,8 +125,8 @@ def rebuild(
     started = time.monotonic()
     if folder.exists() and any(folder.iterdir()):
         raise ConfigError(f"{folder} is not empty: choose a new folder to rebuild into")
-    original = None if compare_with is None else _Original(compare_with, sleep)
-    level = None if original is None else original.level()
+    frozen = None if compare_with is None else freeze(compare_with, sleep=sleep)
+    until = _ends(compare_with, frozen.load_id) if compare_with and frozen else None
     (folder / WAREHOUSE).parent.mkdir(parents=True, exist_ok=True)
     warehouse = make_warehouse(folder / WAREHOUSE)
     try:
@@ -170,48 +134,42 @@ def rebuild(
         builder = make_builder(warehouse, folder / "warehouse" / "dbt")
         try:
             rebuilt = _Rebuilt(store, warehouse, builder)
-            if original is None or level is None:
-                problems = rebuilt.advance(None, progress)
-                tables: list[TableComparison] = []
-            else:
-                level, problems, tables = _follow(original, rebuilt, level, progress)
+            problems = rebuilt.advance(until, progress)
+            tables: list[TableComparison] = []
+            if compare_with is not None and frozen is not None:
+                tables = _compare(Comparison(compare_with, frozen, warehouse), progress)
         finally:
             builder.close()
     finally:
         warehouse.close()
     is_same = not problems and all(table.identical for table in tables)
     return RebuildReport(
-        identical=None if original is None else is_same,
+        identical=None if frozen is None else is_same,
         objects=rebuilt.objects,
         rows=rebuilt.rows,
-        load_id=level,
+        load_id=None if frozen is None else frozen.load_id,
         tables=tables,
         problems=problems,
         seconds=round(time.monotonic() - started, 3),
     )
 
 
-def _follow(
-    original: _Original, rebuilt: _Rebuilt, level: int, progress: Progress
-) -> tuple[int, list[str], list[TableComparison]]:
-    """Rebuild up to where the original stands, until it stands still for a whole comparison."""
-    problems: list[str] = []
-    tables: list[TableComparison] = []
-    for _ in range(ROUNDS):
-        problems = rebuilt.advance(original.ends(level), progress)
-        comparison = Comparison(original.warehouse, rebuilt.warehouse, level)
-        tables = []
-        for table in TABLES:
-            progress(f"compare {table.name}", len(tables), len(TABLES))
-            found = comparison.compare(table)
-            if found is None:
-                break
-            tables.append(found)
-        else:
-            return level, problems, tables
-        level = original.level()
-    text = f"the warehouse was built again during each of {ROUNDS} comparisons; stop `up` first"
-    return level, [*problems, text], tables
+def _ends(warehouse: WarehouseReader, load_id: int) -> dict[ChainId, int]:
+    """The ledger's end of each chain at a load."""
+    rows = warehouse.query(
+        "select stream, topic, topic_id, part, max(next_offset) from bronze.load_ledger"
+        " where load_id <= ? group by stream, topic, topic_id, part",
+        (load_id,),
+    )
+    return {ChainId(Stream(row[0]), row[1], row[2], row[3]): row[4] for row in rows}
+
+
+def _compare(comparison: Comparison, progress: Progress) -> list[TableComparison]:
+    found: list[TableComparison] = []
+    for table in TABLES:
+        progress(f"compare {table.name}", len(found), len(TABLES))
+        found.append(comparison.compare(table))
+    return found
 
 
 def describe_rebuild(report: RebuildReport) -> str:

@@ -165,14 +165,20 @@ def read_line(line: bytes) -> Frame | None:
         return None
     if found.poison_b64 is not None or found.ses is None:
         return None
-    return Frame(found.src, found.ses, found.seq, bytes(found.raw) or None)
+    return Frame(found.src, found.ses, found.seq, _payload(found.raw))
+
+
+def _payload(raw: msgspec.Raw) -> bytes | None:
+    """The JSON payload; bronze keeps a JSON null as no payload."""
+    payload = bytes(raw)
+    return payload if payload and payload != b"null" else None
 
 
 def frame_of(envelope: Envelope | None) -> Frame | None:
     """The frame of a log record's envelope; None where the record is poison."""
     if envelope is None:
         return None
-    return Frame(envelope.src, envelope.ses, envelope.seq, bytes(envelope.raw) or None)
+    return Frame(envelope.src, envelope.ses, envelope.seq, _payload(envelope.raw))
 
 
 def frame_of_row(row: tuple[Any, ...]) -> Frame | None:

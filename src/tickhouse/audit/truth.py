@@ -5,35 +5,29 @@ from the feed's address (its seed) alone. The ledger file is the witness of what
 acknowledged: it may be behind the log after a kill, never ahead of it.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from decimal import Decimal
-from pathlib import Path
 from typing import Final
 
 import msgspec
 
-from tickhouse.audit.positions import Positions
+from tickhouse.audit.positions import LevelAsker, Positions
 from tickhouse.audit.recount import Recount
 from tickhouse.audit.report import Layer
-from tickhouse.source.truth import SymbolTruth, Truth, read_truth, recompute
+from tickhouse.source.truth import SymbolTruth, Truth, TruthLedger, recompute
 from tickhouse.warehouse.warehouse import Row, WarehouseReader
 
-# What silver holds of each shard: the message numbers of the feed, from the first to the last.
-_CURSORS: Final = """
-select s.feed, s.shard, min(coalesce(s.feed_cursor, 0) + r.seq_from),
-    max(coalesce(s.feed_cursor, 0) + r.seq_to + 1)
-from silver.frame_ranges as r inner join silver.sessions as s on r.session_id = s.session_id
-where r.stream = 'trades' and s.mode = 'simulated' and r.load_id <= {built}
-group by s.feed, s.shard
-"""
 _SILVER: Final = """
-select s.feed, t.symbol, count(*), sum(t.trade_size),
-    sum(cast(t.price as decimal(19, 8)) * t.trade_size)
-from silver.trades as t inner join silver.sessions as s on t.session_id = s.session_id
-where s.mode = 'simulated' and t.load_id <= {built}
-group by s.feed, t.symbol
+select symbol, count(*), sum(trade_size), sum(cast(price as decimal(19, 8)) * trade_size)
+from silver.trades
+where load_id <= {built} and session_id in (select unnest(cast(? as varchar[])))
+group by symbol
 """
-# Gold, and what silver has that by the tape's rules counts in no bar.
+_OTHERS: Final = """
+select count(*) from silver.trades
+where load_id <= {built} and session_id not in (select unnest(cast(? as varchar[])))
+"""
+# Gold, plus what silver has that by the tape's rules counts in no bar, less what came since.
 _GOLD: Final = """
 with gold as (
     select symbol, sum(trade_count) as trades, sum(volume) as shares,
@@ -41,19 +35,19 @@ with gold as (
     from gold.bars_1d group by symbol
 ),
 silver as (
-    select symbol, count(*) filter (where not counts_volume) as trades,
-        coalesce(sum(trade_size) filter (where not counts_volume), 0) as shares,
-        coalesce(sum(cast(price as decimal(19, 8)) * trade_size)
-            filter (where not counts_volume), 0) as dollars
-    from silver.trades group by symbol
+    select symbol, sum(sign) as trades, sum(sign * trade_size) as shares,
+        sum(sign * cast(price as decimal(19, 8)) * trade_size) as dollars
+    from (
+        select symbol, price, trade_size, case when counts_volume then -1 else 1 end as sign
+        from silver.trades where counts_volume = (load_id > {built})
+    ) as signed
+    group by symbol
 )
-select coalesce(g.symbol, s.symbol), coalesce(g.trades, 0) + coalesce(s.trades, 0),
-    coalesce(g.shares, 0) + coalesce(s.shares, 0), coalesce(g.dollars, 0) + coalesce(s.dollars, 0)
+select {level} as level, coalesce(g.symbol, s.symbol),
+    coalesce(g.trades, 0) + coalesce(s.trades, 0),
+    coalesce(g.shares, 0) + coalesce(s.shares, 0),
+    coalesce(g.dollars, 0) + coalesce(s.dollars, 0)
 from gold as g full join silver as s on g.symbol = s.symbol
-"""
-_OTHERS: Final = """
-select count(*) from silver.trades as t left join silver.sessions as s
-    on t.session_id = s.session_id where s.mode is distinct from 'simulated'
 """
 
 Totals = tuple[int, Decimal, Decimal]
@@ -61,60 +55,81 @@ NOTHING: Final[Totals] = (0, Decimal(0), Decimal(0))
 
 
 class Recorded(msgspec.Struct, frozen=True):
-    """Messages of one simulated feed that silver holds: per shard, the first and the end."""
+    """What silver has built of one simulated feed.
 
-    since: dict[int, int]
+    Attributes:
+        cursors: per shard, the number after the feed's last message.
+        sessions: its sessions.
+    """
+
     cursors: dict[int, int]
+    sessions: list[str]
 
 
 def audit_truth(
-    path: Path,
+    ledger: TruthLedger,
     warehouse: WarehouseReader,
     positions: Positions,
     recount: Recount,
     layer: Layer,
+    *,
+    sleep: Callable[[float], None],
 ) -> None:
     """Counts, shares and dollars of every symbol are what the seed says.
 
-    Raises:
-        ConfigError: there is no truth ledger, or it cannot be read.
+    Args:
+        ledger: the witness, read before positions were taken.
+        warehouse: silver and gold.
+        positions: not looked beyond.
+        recount: of the whole lake and log.
+        layer: what is found.
+        sleep: used while a build is in the middle of its models.
     """
-    ledger = read_truth(path)
-    recorded = _recorded(warehouse, positions.built) if positions.built else {}
+    recorded = _recorded(recount)
     for feed, witness in ledger.feeds.items():
-        found = recorded.get(feed, Recorded({}, {}))
-        _compare_witness(witness, found, recount, layer)
-    rows = warehouse.query(_SILVER.format(built=positions.built)) if positions.built else []
+        _compare_witness(witness, recount, layer)
+        recorded.setdefault(feed, Recorded({}, []))
+    if not positions.built:
+        return
     everything: dict[str, Totals] = {}
     for feed, found in recorded.items():
         truth = recompute(feed, found.cursors)
-        _compare_symbols(feed, truth, [row for row in rows if row[0] == feed], layer)
+        rows = warehouse.query(_SILVER.format(built=positions.built), (found.sessions,))
+        _compare_symbols(feed, truth, rows, layer)
         for symbol, sums in truth.symbols.items():
             everything[symbol] = _added(everything.get(symbol, NOTHING), _totals(sums))
-    if positions.built and not warehouse.query(_OTHERS)[0][0]:
-        _compare_gold(everything, warehouse.query(_GOLD), layer)
+    sessions = [session for found in recorded.values() for session in found.sessions]
+    if not warehouse.query(_OTHERS.format(built=positions.built), (sessions,))[0][0]:
+        sql = _GOLD.replace("{built}", str(positions.built))
+        rows = LevelAsker(warehouse, layer, sleep).level_rows(sql, "gold.bars_1d")
+        _compare_gold(everything, rows, layer)
     layer.sums["trades"] = str(sum(totals[0] for totals in everything.values()))
     layer.sums["dollars"] = str(sum(totals[2] for totals in everything.values()))
 
 
-def _recorded(warehouse: WarehouseReader, built: int) -> dict[str, Recorded]:
+def _recorded(recount: Recount) -> dict[str, Recorded]:
+    """Built messages of each simulated feed, from the lake's own frames."""
     feeds: dict[str, Recorded] = {}
-    for feed, shard, first, end in warehouse.query(_CURSORS.format(built=built)):
-        found = feeds.setdefault(feed, Recorded({}, {}))
-        found.since[shard] = first
-        found.cursors[shard] = end
+    for session, track in recount.sessions.items():
+        opened = track.opened
+        if opened is None or not opened.feed.startswith("sim:"):
+            continue
+        found = feeds.setdefault(opened.feed, Recorded({}, []))
+        found.sessions.append(session)
+        if track.built.end:
+            end = (opened.cursor or 0) + track.built.end
+            found.cursors[opened.shard] = max(found.cursors.get(opened.shard, 0), end)
     return feeds
 
 
 def _compare_witness(
     witness: Truth,
-    recorded: Recorded,
     recount: Recount,
     layer: Layer,
 ) -> None:
     """What was acknowledged is in silver, or on its way."""
     for shard, acknowledged in sorted(witness.acknowledged.items()):
-        end = max(recorded.cursors.get(shard, 0), _seen_end(recount, witness.feed, shard))
+        end = _seen_end(recount, witness.feed, shard)
         where = f"{witness.feed} shard {shard}"
         if acknowledged > end:
             text = f"frames {end}..{acknowledged - 1} were acknowledged and are not stored"
@@ -134,14 +149,14 @@ def _seen_end(recount: Recount, feed: str, shard: int) -> int:
 
 
 def _compare_symbols(feed: str, truth: Truth, rows: list[Row], layer: Layer) -> None:
-    found = {row[1]: row[2:] for row in rows}
+    found = {row[0]: row[1:] for row in rows}
     for symbol in sorted({*truth.symbols, *found}):
         expected = _totals(truth.symbols[symbol]) if symbol in truth.symbols else NOTHING
         _compare(f"{symbol} of {feed}", expected, found.get(symbol, NOTHING), "silver", layer)
 
 
 def _compare_gold(everything: Mapping[str, Totals], rows: list[Row], layer: Layer) -> None:
-    found = {row[0]: row[1:] for row in rows}
+    found = {row[1]: row[2:] for row in rows}
     for symbol in sorted({*everything, *found}):
         expected, totals = everything.get(symbol, NOTHING), found.get(symbol, NOTHING)
         _compare(f"{symbol} in gold", expected, totals, "gold", layer)

@@ -190,15 +190,15 @@ class Builder:
             stale |= more
         return stale | {TESTS} if stale else stale
 
-    def _run(
-        self, connection: Connection, windows: list[Window]
-    ) -> tuple[int, list[NodeResult]]:
+    def _run(self, connection: Connection, windows: list[Window]) -> tuple[int, list[NodeResult]]:
         self._seed(connection)
         failpoint("build.pin.before")
         build_id = pin(connection, windows, started_at=_now())
         failpoint("build.pin.after")
         try:
-            results = self._dbt.run(["build", "--no-populate-cache", "--exclude-resource-type", "seed", "unit_test"])
+            results = self._dbt.run(
+                ["build", "--no-populate-cache", "--exclude-resource-type", "seed", "unit_test"]
+            )
             self._check(connection, results)
         except Exception as error:
             finish(connection, build_id, finished_at=_now(), failure=str(error))
@@ -239,8 +239,8 @@ class Builder:
 
     @staticmethod
     def _sample(connection: Connection, result: NodeResult) -> str:
-        cursor = connection.execute(f"select * from ({result.sql}) limit {SAMPLE_ROWS}")  # noqa: S608
-        names = [column[0] for column in cursor.description]
+        connection.execute(f"select * from ({result.sql}) limit {SAMPLE_ROWS}")  # noqa: S608
+        names = [column[0] for column in connection.description or ()]
         rows = connection.fetchall()
         return "; ".join(str(dict(zip(names, row, strict=True))) for row in rows)
 

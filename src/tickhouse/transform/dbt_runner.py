@@ -8,13 +8,15 @@ import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib.resources import as_file, files
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 import msgspec
 
 from tickhouse.errors import TickhouseError
 
 PROJECT: Final = "tickhouse"
+DbtObject: TypeAlias = Any
+"""Objects of dbt, which are not typed for use from outside."""
 
 
 class BuildError(TickhouseError):
@@ -84,14 +86,19 @@ class DbtRunner:
             return
         from dbt.cli.main import dbtRunner
 
-        self._folder.mkdir(parents=True, exist_ok=True)
-        profile = {PROJECT: {"target": "warehouse", "outputs": {"warehouse": self._target}}}
-        (self._folder / "profiles.yml").write_text(json.dumps(profile))
-        parsed: Any = dbtRunner().invoke(["parse", *self._flags()])
+        self.write_profile()
+        runner: DbtObject = dbtRunner()
+        parsed = runner.invoke(["parse", *self._flags()])
         if not parsed.success:
             raise BuildError(f"the dbt project does not parse: {parsed.exception}")
         self.nodes = {node.name: node for node in _nodes(parsed.result)}
         self._runner = dbtRunner(manifest=parsed.result, callbacks=[self._notify])
+
+    def write_profile(self) -> None:
+        """Write `profiles.yml` (JSON is YAML) into the work folder."""
+        self._folder.mkdir(parents=True, exist_ok=True)
+        profile = {PROJECT: {"target": "warehouse", "outputs": {"warehouse": self._target}}}
+        (self._folder / "profiles.yml").write_text(json.dumps(profile))
 
     def run(self, arguments: Sequence[str]) -> list[NodeResult]:
         """Run a dbt command; a failing node is in the result, it does not raise.
@@ -118,7 +125,7 @@ class DbtRunner:
             manager.close_all_connections()
 
     def _flags(self) -> list[str]:
-        with as_file(files(__package__) / "project") as project:
+        with as_file(files("tickhouse.transform") / "project") as project:
             flags = {
                 "--project-dir": project,
                 "--profiles-dir": self._folder,
@@ -131,22 +138,21 @@ class DbtRunner:
         options = [text for flag, value in flags.items() for text in (flag, str(value))]
         return [*(f"--no-{switch}" for switch in switches), *options]
 
-    def _notify(self, event: Any) -> None:
+    def _notify(self, event: DbtObject) -> None:
         if event.info.name == "NodeFinished" and self._on_model_finished is not None:
             self._on_model_finished(event.data.node_info.node_name)
 
 
-def _nodes(manifest: Any) -> Iterable[Node]:
+def _nodes(manifest: DbtObject) -> Iterable[Node]:
     for node in manifest.nodes.values():
         kind = str(node.resource_type)
         if kind in {"model", "seed"}:
-            upstream = frozenset(
-                manifest.nodes[key].name for key in node.depends_on.nodes if key in manifest.nodes
-            ) if kind == "model" else frozenset()
-            yield Node(node.name, kind, _fingerprint(node, kind, manifest), upstream)
+            keys: list[str] = node.depends_on.nodes if kind == "model" else []
+            upstream = frozenset(str(manifest.nodes[k].name) for k in keys if k in manifest.nodes)
+            yield Node(str(node.name), kind, _fingerprint(node, kind, manifest), upstream)
 
 
-def _fingerprint(node: Any, kind: str, manifest: Any) -> str:
+def _fingerprint(node: DbtObject, kind: str, manifest: DbtObject) -> str:
     """Hash of the SQL and of the project's macros it uses; of a seed, its file."""
     if kind == "seed":
         parts = [node.checksum.checksum, json.dumps(node.config.column_types, sort_keys=True)]
@@ -156,7 +162,7 @@ def _fingerprint(node: Any, kind: str, manifest: Any) -> str:
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()
 
 
-def _macros(node: Any, manifest: Any) -> list[str]:
+def _macros(node: DbtObject, manifest: DbtObject) -> list[str]:
     found: set[str] = set()
     waiting = list(node.depends_on.macros)
     while waiting:
@@ -168,7 +174,7 @@ def _macros(node: Any, manifest: Any) -> list[str]:
     return sorted(found)
 
 
-def _node_result(result: Any) -> NodeResult:
+def _node_result(result: DbtObject) -> NodeResult:
     node = result.node
     return NodeResult(
         name=node.name,

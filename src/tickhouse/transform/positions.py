@@ -15,7 +15,12 @@ BUILDS_KEPT: Final = 10_000
 class Connection(Protocol):
     """What the builder needs of a connection to the warehouse (DuckDB's own fits)."""
 
-    def execute(self, query: str, parameters: object = None) -> Any:
+    @property
+    def description(self) -> Sequence[Any] | None:
+        """Columns of the last statement; the first item of each is its name."""
+        ...
+
+    def execute(self, query: str, parameters: object = None) -> object:
         """Run a statement; `?` binds a parameter."""
         ...
 
@@ -49,7 +54,7 @@ class Window(msgspec.Struct, frozen=True):
 
 def create_tables(connection: Connection) -> None:
     """Create schema `meta` and its tables where they are not there yet."""
-    connection.execute(files(__package__).joinpath("meta.sql").read_text())
+    connection.execute(files("tickhouse.transform").joinpath("meta.sql").read_text())
 
 
 def newest_load(connection: Connection) -> int:
@@ -98,26 +103,21 @@ def pin(connection: Connection, windows: Sequence[Window], *, started_at: dateti
     try:
         build_id = _insert_build(connection, windows, started_at)
         connection.execute("delete from meta.windows")
-        for window in windows:
-            connection.execute(
-                "insert into meta.windows values (?, ?, ?, ?, ?, ?, ?, ?)",
-                [
-                    window.model,
-                    build_id,
-                    window.after,
-                    window.upto,
-                    window.is_full,
-                    window.position.load_id,
-                    window.position.watermark,
-                    window.fingerprint,
-                ],
-            )
+        marks = ", ".join(["(?, ?, ?, ?, ?, ?, ?, ?)"] * len(windows))
+        values = [value for window in windows for value in _window_row(build_id, window)]
+        connection.execute(f"insert into meta.windows values {marks}", values)  # noqa: S608
         _insert_missing_positions(connection, [window.model for window in windows])
         connection.execute("commit")
     except BaseException:
         connection.execute("rollback")
         raise
     return build_id
+
+
+def _window_row(build_id: int, window: Window) -> list[object]:
+    at = window.position
+    pinned = [window.model, build_id, window.after, window.upto, window.is_full]
+    return [*pinned, at.load_id, at.watermark, window.fingerprint]
 
 
 def _insert_build(connection: Connection, windows: Sequence[Window], started_at: datetime) -> int:

@@ -40,7 +40,7 @@ def visible_ranges(
     tree: object = msgspec.json.decode(row[0]) if row else {}
     nodes = list(_nodes(tree))
     names = [_full_name(node) for node in nodes if node.get("type") == "BASE_TABLE"]
-    found = {name: EVERYTHING for name in names if name is not None}
+    found: dict[str, Range] = {name: EVERYTHING for name in names if name is not None}
     if not found and any(node.get("type") == "SHOW_REF" for node in nodes):
         return {plan.name: EVERYTHING for plan in PLANS}
     for node in nodes:

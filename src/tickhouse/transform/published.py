@@ -21,7 +21,7 @@ from tickhouse.transform.manifest import (
     read_manifest,
 )
 from tickhouse.transform.partitions import PLAN_OF
-from tickhouse.transform.pruning import EVERYTHING, Range, visible_ranges
+from tickhouse.transform.pruning import Range, visible_ranges
 
 ROWS_MAX: Final = 100_000
 SECONDS_MAX: Final = 30.0
@@ -188,9 +188,7 @@ class PublishedGold:
             _explained(sql, seconds_max),
         ):
             statement = _only_select(connection, sql)
-            named = _table_names(connection, sql)
-            ranges = visible_ranges(connection, sql, parameters)
-            self._make_views(connection, manifest, named, ranges)
+            self._make_views(connection, manifest, visible_ranges(connection, sql, parameters))
             self._lock_down(connection)
             with _time_limit(connection, seconds_max):
                 connection.execute(statement, list(parameters))
@@ -213,21 +211,17 @@ class PublishedGold:
         self,
         connection: duckdb.DuckDBPyConnection,
         manifest: GoldManifest,
-        named: set[str],
         ranges: Mapping[str, Range],
     ) -> None:
         """Views of the tables that a query names, each over the files that it can see."""
         connection.execute("create schema gold; create schema silver")
-        plans = {PLAN_OF.get(".".join(name.lower().split(".")[-2:])) for name in named}
-        plans |= {PLAN_OF.get(name.lower().rpartition(".")[2]) for name in named}
-        for plan in plans:
-            table = None if plan is None else manifest.tables.get(plan.name)
-            if plan is None or table is None:
+        for name, (from_ms, to_ms) in ranges.items():
+            table = manifest.tables.get(name)
+            if table is None:
                 continue
-            from_ms, to_ms = ranges.get(plan.name, EVERYTHING)
             files = [file for file in self._files(table) if file.overlaps(from_ms, to_ms)]
-            connection.execute(f"create view {plan.name} as {self._select(table, files)}")
-            connection.execute(f"create view main.{plan.short_name} as from {plan.name}")
+            connection.execute(f"create view {name} as {self._select(table, files)}")
+            connection.execute(f"create view main.{PLAN_OF[name].short_name} as from {name}")
 
     def _files(self, table: GoldTable) -> list[GoldFile]:
         files = list(table.files)
@@ -267,12 +261,6 @@ def _null_column(name: str, kind: str) -> str:
 def _quoted(text: str) -> str:
     escaped = text.replace("'", "''")
     return f"'{escaped}'"
-
-
-def _table_names(connection: duckdb.DuckDBPyConnection, sql: str) -> set[str]:
-    """Tables that a query names; DuckDB appends an alias to a name as ` AS alias`."""
-    named = connection.get_table_names(sql, qualified=True)
-    return {name.partition(" AS ")[0] for name in named}
 
 
 def _only_select(connection: duckdb.DuckDBPyConnection, sql: str) -> duckdb.Statement:

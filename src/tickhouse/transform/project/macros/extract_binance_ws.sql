@@ -17,7 +17,7 @@
         element.p as raw_price,
         element.q as raw_size,
         element.T as raw_time,
-        cast(try_cast(element.t as ubigint) as varchar) as trade_id,
+        cast(try_cast(delivered_id as ubigint) as varchar) as trade_id,
         '' as raw_conditions,
         case when not is_trade_message then 'unknown_shape' end as frame_reason
     from (
@@ -41,8 +41,10 @@
                     *,
                     json_transform(
                         payload,
-                        '{"stream":"VARCHAR","id":"VARCHAR","lastUpdateId":"VARCHAR","data":{"e":"VARCHAR","T":"VARCHAR","s":"VARCHAR","t":"VARCHAR","p":"VARCHAR","q":"VARCHAR"}}'
-                    ) as message
+                        '{"stream":"VARCHAR","id":"VARCHAR","lastUpdateId":"VARCHAR","data":{"e":"VARCHAR","T":"VARCHAR","s":"VARCHAR","p":"VARCHAR","q":"VARCHAR"}}'
+                    ) as message,
+                    {#- Names of struct fields do not tell T from t. #}
+                    json_extract_string(payload, '$.data.t') as delivered_id
                 from {{ frames }}
                 where payload_kind = 'binance.ws' and payload is not null
             )

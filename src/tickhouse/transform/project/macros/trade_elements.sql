@@ -32,9 +32,10 @@
     typed as (
         select
             *,
-            try_cast(raw_price as decimal(18, 8)) as price,
-            try_cast(raw_size as decimal(18, 8)) as trade_size,
-            try_cast(raw_time as bigint) as event_ms
+            {#- DuckDB takes 1_000 for a number; no feed and no other warehouse does. #}
+            try_cast(replace(raw_price, '_', '?') as decimal(18, 8)) as price,
+            try_cast(replace(raw_size, '_', '?') as decimal(18, 8)) as trade_size,
+            try_cast(replace(raw_time, '_', '?') as bigint) as event_ms
         from elements
     ),
     judged as (

@@ -31,7 +31,7 @@
 
 {% macro compiled_window() %}
     {% set found = modules.re.search(
-        'window build=(\d+) after=(\d+) upto=(\d+) position=(\d+) full=(\w+)', compiled_code or ''
+        'window build=([0-9]+) after=([0-9]+) upto=([0-9]+) position=([0-9]+) full=([a-z]+)', compiled_code or ''
     ) %}
     {% if not found %}
         {{ exceptions.raise_compiler_error(model.name ~ " was compiled without its window") }}

@@ -4,8 +4,8 @@
   statements, and cannot tie position and rows together.
 
   A model is built afresh where the builder says so (its fingerprint changed, or its table is
-  missing); `config(unique_key=…)` names the rows that new rows replace, and
-  `config(meta={'prune_by': column})` a time column that the delete is confined by.
+  missing). `config(unique_key=…)` names the rows that new rows replace: without it rows are only
+  added. `config(meta={'prune_by': column})` names a time column that the delete is confined by.
 #}
 {% materialization windowed, default %}
     {%- set window = compiled_window() -%}
@@ -14,6 +14,10 @@
     {% if window.is_full %}
         {% call statement('main') %}
             create or replace table {{ target_relation }} as {{ compiled_code }}
+        {% endcall %}
+    {% elif not config.get('unique_key') %}
+        {% call statement('main') %}
+            insert into {{ target_relation }} {{ compiled_code }}
         {% endcall %}
     {% else %}
         {%- set fresh = api.Relation.create(
@@ -43,16 +47,13 @@
 #}
 {% macro replace_rows(target, fresh) -%}
     {%- set prune_by = config.get('meta', {}).get('prune_by') -%}
-    {%- set unique_key = config.get('unique_key') -%}
-    {%- if unique_key -%}
-        {%- for range in (time_ranges(fresh, prune_by) if prune_by else [none]) -%}
-            delete from {{ target }} as stored using {{ fresh }} as fresh
-            where {% for key in unique_key -%}
-                    fresh.{{ key }} = stored.{{ key }}{{ ' and ' if not loop.last }}
-                  {%- endfor %}
-                {%- if range %} and {{ in_range('stored.' ~ prune_by, range) }}{% endif %};
-        {% endfor -%}
-    {%- endif -%}
+    {%- for range in (time_ranges(fresh, prune_by) if prune_by else [none]) -%}
+        delete from {{ target }} as stored using {{ fresh }} as fresh
+        where {% for key in config.require('unique_key') -%}
+                fresh.{{ key }} = stored.{{ key }}{{ ' and ' if not loop.last }}
+              {%- endfor %}
+            {%- if range %} and {{ in_range('stored.' ~ prune_by, range) }}{% endif %};
+    {% endfor -%}
     insert into {{ target }} select * from {{ fresh }}
 {%- endmacro %}
 

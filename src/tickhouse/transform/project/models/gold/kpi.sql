@@ -44,16 +44,22 @@ last_trades as (
 ),
 
 days as (
-    select d.*, row_number() over (partition by d.symbol order by d.session_date desc) as age
+    select d.*
     from {{ ref('bars_1d') }} as d
     inner join touched as t on d.symbol = t.symbol
 ),
 
+newest_days as (
+    select symbol, max(session_date) as session_date from days group by symbol
+),
+
 previous as (
-    select symbol, {{ last_by('close', 'session_date', 'age > 1 and close is not null') }}
-        as previous_close
-    from days
-    group by symbol
+    select
+        d.symbol,
+        {{ last_by('d.close', 'd.session_date', 'd.close is not null') }} as previous_close
+    from days as d
+    inner join newest_days as n on d.symbol = n.symbol and d.session_date < n.session_date
+    group by d.symbol
 )
 
 select
@@ -65,7 +71,7 @@ select
     p.previous_close,
     cast(l.last_price - p.previous_close as decimal(18, 8)) as change,
     cast({{ exact_quotient(
-        'cast(100 * l.last_price as decimal(38, 16))', 'cast(p.previous_close as decimal(38, 8))'
+        'cast(100 * cast(l.last_price as decimal(20, 8)) as decimal(38, 16))', 'cast(p.previous_close as decimal(38, 8))'
     ) }} - 100 as decimal(18, 8)) as change_percent,
     d.open as day_open,
     d.high as day_high,
@@ -78,7 +84,7 @@ select
     l.last_order,
     cast({{ window.upto }} as bigint) as load_id
 from days as d
+inner join newest_days as n on d.symbol = n.symbol and d.session_date = n.session_date
 inner join last_trades as l on d.symbol = l.symbol
 left join previous as p on d.symbol = p.symbol
 left join {{ ref('instruments') }} as i on d.symbol = i.symbol
-where d.age = 1

@@ -26,7 +26,7 @@ codes as (
 rules as (
     select
         c.raw_conditions,
-        {#- No rule, or a code nobody knows: neutral. Several codes: all must allow. #}
+        {#- A code nobody knows is neutral. Several codes: all must allow. #}
         bool_and(coalesce(r.high_low, true)) as high_low,
         bool_and(coalesce(r.open_close, true)) as open_close,
         bool_and(coalesce(r.volume, true)) as volume,
