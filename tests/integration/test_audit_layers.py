@@ -32,7 +32,7 @@ def road(template: Path, tmp_path: Path) -> Road:
 
 
 def test_an_untouched_road_is_clean_in_every_layer(road: Road) -> None:
-    report = road.audit(truth=True)
+    report = road.audit(truth=True, gold=True)
 
     assert report.ok, describe(report)
     assert (0, 0, 0, 0) == (report.lost, report.duplicated, report.corrupt, report.in_flight)
@@ -53,7 +53,7 @@ def test_an_audit_changes_nothing(road: Road) -> None:
     before = {path: path.stat().st_mtime_ns for path in (road.folder / "lake").rglob("*")}
     before |= {path: path.stat().st_mtime_ns for path in (road.folder / "gold").rglob("*")}
 
-    road.audit()
+    road.audit(gold=True)
 
     assert before == {path: path.stat().st_mtime_ns for path in before}
 
@@ -297,7 +297,7 @@ def test_what_is_in_flight_is_reported_as_such_with_its_age(tmp_path: Path) -> N
     stages.close()
     road = Road(tmp_path / "data", tmp_path / "copy")
 
-    report = road.audit()
+    report = road.audit(gold=True)
     late = road.audit(lag_s_max=0.000_001)
     early = road.audit(lag_s_max=3600)
 
@@ -324,8 +324,9 @@ def test_gold_that_waits_to_be_published_is_in_flight(tmp_path: Path) -> None:
     stages.close()
     road = Road(tmp_path / "data", tmp_path / "copy")
 
-    report = road.audit()
+    report = road.audit(gold=True)
 
+    assert report.ok, describe(report)
     assert 1 == layer(report, "gold_to_published").in_flight
     assert 0 == report.in_flight
 
@@ -571,7 +572,7 @@ def test_a_published_file_that_is_gone_is_named(road: Road) -> None:
     for name in current:
         (road.folder / "gold" / "bars_1m" / name).unlink()
 
-    report = road.audit()
+    report = road.audit(gold=True)
 
     assert ["gold_to_published"] == bad_layers(report)
     assert 1 == report.corrupt
@@ -583,7 +584,7 @@ def test_published_rows_that_differ_from_the_warehouse_are_named(road: Road) -> 
         f"update gold.market_map set name = name || '?' where {first_row('gold.market_map')}"
     )
 
-    report = road.audit()
+    report = road.audit(gold=True)
 
     assert ["gold_to_published"] == bad_layers(report)
     assert "gold.market_map" in texts(report, "gold_to_published")
@@ -592,13 +593,13 @@ def test_published_rows_that_differ_from_the_warehouse_are_named(road: Road) -> 
 def test_gold_of_another_warehouse_is_named(road: Road) -> None:
     road.change("update bronze.identity set warehouse_id = 'another'")
 
-    assert "this one is another" in texts(road.audit(), "gold_to_published")
+    assert "this one is another" in texts(road.audit(gold=True), "gold_to_published")
 
 
 def test_a_torn_manifest_of_published_gold_is_named(road: Road) -> None:
     (road.folder / "gold" / "manifest.json").write_bytes(b'{"format":')
 
-    report = road.audit()
+    report = road.audit(gold=True)
 
     assert ["gold_to_published"] == bad_layers(report)
     assert "manifest.json" in texts(report, "gold_to_published")

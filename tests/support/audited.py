@@ -28,9 +28,9 @@ SIMULATOR = "sim://sp500?symbols=6&shards=2&rate=max&seed=7&frames="
 def make_road(folder: Path) -> None:
     """Simulated and recorded frames, in many objects, loaded and built in several steps."""
     stages = Stages(folder)
-    stages.loader = Loader(stages.store, stages.warehouse, objects_max=5)
+    stages.loader = Loader(stages.store, stages.warehouse, objects_max=9)
     stages.record(open_feed(f"replay:{FINNHUB}?speed=max"))
-    for frames in range(100, 700, 100):
+    for frames in range(100, 600, 100):
         stages.record(open_feed(f"{SIMULATOR}{frames}", truth_path=folder / "truth.json"))
     while stages.loader.load_once().load_id is not None:
         stages.publisher.publish(stages.builder.build().load_id)
@@ -54,7 +54,7 @@ class Road:
     def database(self) -> Path:
         return self.folder / "warehouse" / "warehouse.duckdb"
 
-    def audit(self, *, truth: bool = False, **options: Any) -> AuditReport:
+    def audit(self, *, gold: bool = False, truth: bool = False, **options: Any) -> AuditReport:
         with (
             closing(DuckDBWarehouse(self.database)) as warehouse,
             closing(SqliteReader(self.folder / "log" / "log.db")) as log,
@@ -63,7 +63,7 @@ class Road:
                 log=log,
                 store=self.store,
                 warehouse=warehouse,
-                gold=PublishedGold(self.folder / "gold"),
+                gold=PublishedGold(self.folder / "gold") if gold else None,
                 truth_path=self.folder / "truth.json" if truth else None,
                 sleep=lambda _seconds: None,
                 **options,

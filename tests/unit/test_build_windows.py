@@ -1,5 +1,6 @@
 """How a build is pinned, repeated, stopped halfway, refused and reported."""
 
+import re
 import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -320,3 +321,46 @@ def test_the_file_is_free_after_close(tmp_path: Path) -> None:
     moved = warehouse.path.rename(tmp_path / "moved.duckdb")
 
     assert [(0,)] == BronzeWarehouse(moved).query("select count(*) from silver.trades")
+
+
+def test_a_rebuild_that_loads_in_another_order_agrees(tmp_path: Path) -> None:
+    """Ticks of the same event time and repeats come in every order of loads and log positions."""
+    at = T0 + timedelta(seconds=1)
+    everything = [
+        BronzeFrame(
+            payload=finnhub(
+                trade("AAPL", at, 100 + seq, 10), trade("AAPL", at, 200 + seq, 0), {"p": seq}
+            ),
+            seq=seq,
+            session=session,
+            received_at=at + timedelta(milliseconds=seq % 2),
+        )
+        for session in ("s1", "s10", "s2")
+        for seq in range(4)
+    ]
+    everything.append(everything[3])
+    forwards, backwards = new_warehouse(tmp_path / "forwards"), new_warehouse(tmp_path / "back")
+    for warehouse, order in ((forwards, everything), (backwards, everything[::-1])):
+        with builder_of(warehouse) as builder:
+            for first in (0, 5):
+                warehouse.load(order[first : first + 5] if first == 0 else order[5:])
+                builder.build()
+
+    placed = ("load_id", "revision", "topic_id", "part", "log_offset")
+    for table in EXACT_TABLES:
+        assert rows_of(forwards, table, without=placed) == rows_of(
+            backwards, table, without=placed
+        ), table
+    bars = forwards.query("select cast(open as int), cast(close as int) from gold.bars_1s")
+    assert [(100, 103)] == bars
+
+
+def test_no_model_calls_now() -> None:
+    project = Path(__file__).parents[2] / "src/tickhouse/transform/project"
+    clocks = re.compile(
+        r"\b(now|today|get_current_\w+|random|uuid)\s*\(|\bcurrent_(timestamp|date)"
+    )
+    sql = {path.name: path.read_text() for path in project.rglob("*.sql")}
+
+    assert len(sql) > 25
+    assert [] == [name for name, text in sql.items() if clocks.search(text)]

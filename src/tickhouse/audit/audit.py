@@ -7,7 +7,7 @@ from typing import Final
 
 from tickhouse.audit.gold import audit_gold, audit_published
 from tickhouse.audit.lake import LakeAudit, audit_rows
-from tickhouse.audit.positions import Positions, Sources, take_positions
+from tickhouse.audit.positions import Patience, Positions, Sources, take_positions
 from tickhouse.audit.recount import Recount
 from tickhouse.audit.report import AuditReport, Layer, LayerReport, Progress, no_progress, summarise
 from tickhouse.audit.silver import audit_completeness, audit_sessions, audit_silver
@@ -82,15 +82,16 @@ def audit(  # noqa: PLR0913 - all by keyword
         audit_sessions(recount, sessions)
     reports = [layer.report() for layer in layers]
     progress("gold", 0, None)
+    patience = Patience(sleep)
     to_gold = Layer("silver_to_gold", lag_s_max=lag_s_max)
-    audit_gold(warehouse, positions, to_gold, sleep=sleep)
+    audit_gold(warehouse, positions, to_gold, patience=patience)
     reports.append(to_gold.report())
     if gold is not None:
-        reports.append(_audit_published(warehouse, gold, positions, lag_s_max, now_ms, sleep))
+        reports.append(_audit_published(warehouse, gold, positions, lag_s_max, now_ms, patience))
     if ledger is not None and recount is not None:
         progress("truth", 0, None)
         truth = Layer("truth")
-        audit_truth(ledger, warehouse, positions, recount, truth, sleep=sleep)
+        audit_truth(ledger, warehouse, positions, recount, truth, patience=patience)
         reports.append(truth.report())
     return summarise(
         reports,
@@ -113,8 +114,8 @@ def _audit_published(
     positions: Positions,
     lag_s_max: float | None,
     now_ms: int,
-    sleep: Callable[[float], None],
+    patience: Patience,
 ) -> LayerReport:
     layer = Layer("gold_to_published", lag_s_max=lag_s_max)
-    audit_published(warehouse, gold, positions, layer, now_ms=now_ms, sleep=sleep)
+    audit_published(warehouse, gold, positions, layer, now_ms=now_ms, patience=patience)
     return layer.report()

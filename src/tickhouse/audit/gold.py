@@ -1,13 +1,12 @@
 """Layers silver → gold and gold → published: sums, roll-ups, and the files that readers see."""
 
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, Final
 
 import msgspec
 
 from tickhouse.audit.digest import Digest, digest_sql
-from tickhouse.audit.positions import ATTEMPTS, LEVEL, PAUSE_S, LevelAsker, Positions
+from tickhouse.audit.positions import LEVEL, LevelAsker, Patience, Positions
 from tickhouse.audit.report import Layer
 from tickhouse.errors import ConfigError, CorruptError
 from tickhouse.transform.manifest import GoldManifest
@@ -93,12 +92,12 @@ def audit_gold(
     positions: Positions,
     layer: Layer,
     *,
-    sleep: Callable[[float], None] = time.sleep,
+    patience: Patience,
 ) -> None:
     """Bars hold what silver holds; coarser bars what finer bars hold."""
     if not positions.built:
         return
-    ask = LevelAsker(warehouse, layer, sleep)
+    ask = LevelAsker(warehouse, layer, patience)
     _audit_symbols(ask, layer)
     for coarser, finer, seconds in _FINER:
         sql = _ROLL_UP.replace("{seconds}", str(seconds)).replace("{finer}", finer)
@@ -155,7 +154,7 @@ def audit_published(
     layer: Layer,
     *,
     now_ms: int,
-    sleep: Callable[[float], None] = time.sleep,
+    patience: Patience,
 ) -> None:
     """Every published table has the rows that the warehouse has, at the load published."""
     if positions.published_fault is not None:
@@ -173,7 +172,7 @@ def audit_published(
     waiting = _waiting(warehouse, positions, now_ms)
     layer.add_in_flight("published gold", waiting.records, waiting.age_s)
     for table in sorted(positions.published.tables):
-        _audit_table(warehouse, gold, table, layer, sleep)
+        _audit_table(warehouse, gold, table, layer, patience)
 
 
 def _audit_identity(warehouse: WarehouseReader, manifest: GoldManifest, layer: Layer) -> None:
@@ -200,11 +199,11 @@ def _audit_table(
     gold: PublishedGold,
     table: str,
     layer: Layer,
-    sleep: Callable[[float], None],
+    patience: Patience,
 ) -> None:
     """Compare a table's rows by count and hash, once both sides stand at the same load."""
-    plan = PLAN_OF[table]
-    for _ in range(ATTEMPTS):
+    is_appended = PLAN_OF[table].cut is Cut.APPEND
+    while True:
         manifest = gold.manifest()
         if manifest is None or table not in manifest.tables:
             return
@@ -214,17 +213,18 @@ def _audit_table(
         except (CorruptError, ConfigError) as error:
             layer.find("corrupt", table, str(error), 1)
             return
-        upto = manifest.load_id if plan.cut is Cut.APPEND else None
+        upto = manifest.load_id if is_appended else None
         level, here = _warehouse_digest(warehouse, table, columns, upto)
-        is_comparable = plan.cut is Cut.APPEND or level == manifest.load_id
-        if there is not None and is_comparable:
+        if there is not None and (is_appended or level == manifest.load_id):
             layer.checked += here.rows
             if here != there:
                 text = f"{there.rows} published rows differ from the warehouse's {here.rows}"
                 layer.find("differs", table, f"{text} at load {manifest.load_id}")
             return
-        sleep(PAUSE_S)
-    layer.find("late", table, "could not be compared: warehouse and files never stood at one load")
+        if not patience.wait():
+            text = f"not compared: published at load {manifest.load_id}, built at {level}"
+            layer.find("note" if level is not None else "late", table, text)
+            return
 
 
 def _published_digest(

@@ -128,30 +128,49 @@ def _loaded(warehouse: WarehouseReader) -> tuple[int, dict[ChainId, int]]:
     return max((row[5] for row in rows), default=0), ends
 
 
+class Patience:
+    """How often an audit waits, altogether, for a moment between two builds.
+
+    Args:
+        sleep: waits.
+        attempts: number of waits, of `PAUSE_S` each.
+    """
+
+    def __init__(self, sleep: Callable[[float], None], attempts: int = ATTEMPTS) -> None:
+        self._sleep = sleep
+        self._left = attempts
+
+    def wait(self) -> bool:
+        """Wait a moment; False where patience has ended."""
+        if not self._left:
+            return False
+        self._left -= 1
+        self._sleep(PAUSE_S)
+        return True
+
+
 class LevelAsker:
     """Asks until a statement meets all models at one load: between two builds.
 
     Args:
         warehouse: has been built.
         layer: told where that never came.
-        sleep: used between attempts.
+        patience: shared by all statements of an audit.
     """
 
-    def __init__(
-        self, warehouse: WarehouseReader, layer: Layer, sleep: Callable[[float], None]
-    ) -> None:
+    def __init__(self, warehouse: WarehouseReader, layer: Layer, patience: Patience) -> None:
         self._warehouse = warehouse
         self._layer = layer
-        self._sleep = sleep
+        self._patience = patience
 
     def level_rows(self, sql: str, where: str) -> list[Row]:
         """Rows of a statement whose first column is the level; none is null in what comes back."""
         sql = sql.replace("{level}", LEVEL)
-        for _ in range(ATTEMPTS):
+        while True:
             rows = self._warehouse.query(sql)
             if all(row[0] is not None for row in rows):
                 return rows
-            self._sleep(PAUSE_S)
-        text = "could not be compared: its models never stood at one load"
-        self._layer.find("late", where, text)
-        return []
+            if not self._patience.wait():
+                text = "could not be compared: its models never stood at one load"
+                self._layer.find("late", where, text)
+                return []

@@ -5,13 +5,13 @@ from the feed's address (its seed) alone. The ledger file is the witness of what
 acknowledged: it may be behind the log after a kill, never ahead of it.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from decimal import Decimal
 from typing import Final
 
 import msgspec
 
-from tickhouse.audit.positions import LevelAsker, Positions
+from tickhouse.audit.positions import LevelAsker, Patience, Positions
 from tickhouse.audit.recount import Recount
 from tickhouse.audit.report import Layer
 from tickhouse.source.truth import SymbolTruth, Truth, TruthLedger, recompute
@@ -73,7 +73,7 @@ def audit_truth(
     recount: Recount,
     layer: Layer,
     *,
-    sleep: Callable[[float], None],
+    patience: Patience,
 ) -> None:
     """Counts, shares and dollars of every symbol are what the seed says.
 
@@ -83,7 +83,7 @@ def audit_truth(
         positions: not looked beyond.
         recount: of the whole lake and log.
         layer: what is found.
-        sleep: used while a build is in the middle of its models.
+        patience: used while a build is in the middle of its models.
     """
     recorded = _recorded(recount)
     for feed, witness in ledger.feeds.items():
@@ -101,7 +101,7 @@ def audit_truth(
     sessions = [session for found in recorded.values() for session in found.sessions]
     if not warehouse.query(_OTHERS.format(built=positions.built), (sessions,))[0][0]:
         sql = _GOLD.replace("{built}", str(positions.built))
-        rows = LevelAsker(warehouse, layer, sleep).level_rows(sql, "gold.bars_1d")
+        rows = LevelAsker(warehouse, layer, patience).level_rows(sql, "gold.bars_1d")
         _compare_gold(everything, rows, layer)
     layer.sums["trades"] = str(sum(totals[0] for totals in everything.values()))
     layer.sums["dollars"] = str(sum(totals[2] for totals in everything.values()))

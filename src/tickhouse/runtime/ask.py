@@ -22,18 +22,31 @@ STALE_S: Final = 30.0
 
 
 def status(settings: Settings, _arguments: argparse.Namespace) -> VerbResult:
-    """Where each stage is; code 1 when one has failed or its process is gone."""
+    """Where each stage is; code 1 when one has failed, waits, or its process is gone."""
     statuses = read_statuses(settings.run_folder)
     levels = partition_levels(settings)
     stages = [_stage(status) for status in statuses.values() if status.stage != "audit"]
-    ok = all(stage["state"] in {"running", "stopped", "starting"} for stage in stages)
+    problems = [problem for stage in stages for problem in _problems(stage)]
     content: dict[str, Any] = {
-        "ok": ok,
+        "ok": not problems,
+        "problems": problems,
         "stages": stages,
         "partitions": [msgspec.structs.asdict(level) for level in levels],
     }
-    text = "\n".join([_stage_table(stages), "", _level_table(levels)])
-    return VerbResult(EXIT_OK if ok else EXIT_PROBLEM, content, text)
+    text = "\n".join([_stage_table(stages), "", _level_table(levels), *problems])
+    return VerbResult(EXIT_PROBLEM if problems else EXIT_OK, content, text)
+
+
+def _problems(stage: dict[str, Any]) -> list[str]:
+    """What an operator must look at: a failed stage, and what it waits at."""
+    name, facts = stage["stage"], stage["facts"]
+    found: list[str] = []
+    if stage["state"] not in {"running", "stopped", "starting"}:
+        found.append(f"{name} is {stage['state']}: {facts.get('error', 'see its log')}")
+    for kind in ("blocked", "alarms"):
+        waiting: dict[str, str] = facts.get(kind) or {}
+        found += [f"{name} waits at {place}: {reason}" for place, reason in waiting.items()]
+    return found
 
 
 def _stage(status: Status) -> dict[str, Any]:

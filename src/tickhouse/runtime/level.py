@@ -5,7 +5,7 @@ from typing import Any
 
 import msgspec
 
-from tickhouse.bronze.chain import Chain, find_chains
+from tickhouse.bronze.restored import choose_chain
 from tickhouse.bronze.store import Store
 from tickhouse.errors import TickhouseError
 from tickhouse.model.positions import ChainId, TopicPartition
@@ -48,26 +48,18 @@ class PartitionLevel(msgspec.Struct, frozen=True):
     partition: str
     log_end: int
     landed: int
-    loaded: int
     published: int
 
 
 def partition_levels(settings: Settings) -> list[PartitionLevel]:
     """Positions downstream first, so that nothing seems to run ahead of its source."""
-    gold = PublishedGold(settings.gold_folder)
-    published = _published_positions(gold)
+    published = _published_positions(PublishedGold(settings.gold_folder))
     log = backends.open_log_reader(settings)
     store = backends.open_store(settings)
     try:
-        tails = lake_tails(store)
-        return [_level(log, partition, tails, published) for partition in log.partitions()]
+        return [_level(log, store, partition, published) for partition in log.partitions()]
     finally:
         log.close()
-
-
-def lake_tails(store: Store) -> dict[ChainId, int]:
-    """The tail of each chain of the lake."""
-    return {chain_id: Chain(store, chain_id).tail() for chain_id in find_chains(store)}
 
 
 def _published_positions(gold: PublishedGold) -> dict[ChainId, int]:
@@ -79,19 +71,14 @@ def _published_positions(gold: PublishedGold) -> dict[ChainId, int]:
 
 
 def _level(
-    log: LogReader,
-    partition: TopicPartition,
-    tails: dict[ChainId, int],
-    published: dict[ChainId, int],
+    log: LogReader, store: Store, partition: TopicPartition, published: dict[ChainId, int]
 ) -> PartitionLevel:
-    topic_id = log.topic_id(partition)
-    chain = ChainId(partition.stream, partition.topic, topic_id, partition.part)
+    chain = choose_chain(log, store, partition, log.topic_id(partition))
     return PartitionLevel(
         partition=str(partition),
         log_end=log.bounds(partition).end,
-        landed=tails.get(chain, -1),
-        loaded=published.get(chain, -1),
-        published=published.get(chain, -1),
+        landed=chain.tail(),
+        published=published.get(chain.id, -1),
     )
 
 

@@ -6,7 +6,7 @@ import threading
 from typing import Final
 
 from tickhouse.bronze.lander import Lander, held_offsets
-from tickhouse.errors import ConfigError
+from tickhouse.errors import ConfigError, TickhouseError
 from tickhouse.runtime import backends
 from tickhouse.runtime.result import EXIT_OK, VerbResult
 from tickhouse.runtime.stopping import stop_event
@@ -63,16 +63,21 @@ async def _record(recorder: Recorder, log: Log, settings: Settings, stop: thread
 
 
 async def _retain(log: Log, settings: Settings) -> None:
-    store = backends.open_store(settings)
+    """Trim the log now and then; what fails is said, and tried again."""
+    held = held_offsets(log, backends.open_store(settings))
     while True:
         await asyncio.sleep(RETENTION_INTERVAL_S)
-        trimmed = await asyncio.to_thread(
-            log.retain,
-            age_s_max=settings.log_retention_hours * 3600,
-            bytes_max=settings.log_retention_bytes,
-            grace_s=RETENTION_GRACE_S,
-            held=held_offsets(log, store),
-        )
+        try:
+            trimmed = await asyncio.to_thread(
+                log.retain,
+                age_s_max=settings.log_retention_hours * 3600,
+                bytes_max=settings.log_retention_bytes,
+                grace_s=RETENTION_GRACE_S,
+                held=held,
+            )
+        except TickhouseError as error:
+            _log.warning("log_not_trimmed", error=str(error))
+            continue
         for partition, begin in trimmed.items():
             _log.info("log_trimmed", partition=str(partition), begin=begin)
 

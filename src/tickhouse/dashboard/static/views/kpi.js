@@ -1,6 +1,6 @@
 // The row of figures. Totals are as of published gold; movers and breadth follow the live prices.
 
-import { direction, formatCount, formatDuration, formatPercent, formatShort, shortSymbol } from "../model/format.js";
+import { counted, direction, formatCount, formatDuration, formatPercent, formatShort, shortSymbol } from "../model/format.js";
 import { byId, make, setText } from "./dom.js";
 
 /** @type {[string, string][]} */
@@ -99,7 +99,7 @@ export class KpiRow {
     const isKnown = hb?.lag_ms !== null && hb?.lag_ms !== undefined && hb?.gold !== null;
     setText(value, isKnown ? formatDuration(hb.lag_ms) : "–");
     value.className = `kpi-value ${isKnown && hb.lag_ms > 30_000 ? "down" : ""}`.trim();
-    setText(note, isKnown ? `${formatCount(hb.behind)} frames not in gold yet` : "no gold published yet");
+    setText(note, isKnown ? `${counted(hb.behind, "frame")} not in gold yet` : "no gold published yet");
   }
 }
 
