@@ -1,7 +1,7 @@
 """DESIGN 9: the page's live candle uses the same conditions seed as gold; this holds them equal."""
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -10,12 +10,11 @@ import pytest
 
 from support.bronze_rows import BronzeFrame, binance, finnhub, nanos, trade
 from support.builds import builder_of, new_warehouse
-from support.dashboard import MemoryGold, MemoryLog
+from support.dashboard import MemoryLog
 from tickhouse.dashboard.candles import LiveCandles
 from tickhouse.dashboard.conditions import seeded_conditions
 from tickhouse.dashboard.live_bars import INTERVALS_S
 from tickhouse.dashboard.prints import read_trades
-from tickhouse.dashboard.queries import GoldQueries
 from tickhouse.model.frame import encode_frames
 
 CODES = [None, [], ["1"], ["1", "12"], ["24"], ["24", "12"], ["16"], ["20"], ["9"], ["39"], ["15"],
@@ -54,10 +53,8 @@ def frames(seed: int) -> list[BronzeFrame]:
 
 
 @pytest.fixture
-def live() -> Iterator[LiveCandles]:
-    gold = MemoryGold()
-    yield LiveCandles(MemoryLog(), GoldQueries(gold), seeded_conditions())
-    gold.close()
+def live() -> LiveCandles:
+    return LiveCandles(MemoryLog(), seeded_conditions())
 
 
 def live_bars(live: LiveCandles, found: Sequence[BronzeFrame], interval: str) -> list[Any]:

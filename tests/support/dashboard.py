@@ -19,6 +19,7 @@ from tickhouse.model.frame import encode_frames
 from tickhouse.model.positions import Stream, TopicPartition
 from tickhouse.model.session import SESSION_SOURCE, Mode, Opened, SessionEvent
 from tickhouse.stream.log import Bounds, LogBatch, PositionOf, Subscription
+from tickhouse.transform.published import NothingPublishedError
 
 TRADES = TopicPartition(Stream.TRADES, 0)
 SESSIONS = TopicPartition(Stream.SESSIONS, 0)
@@ -166,6 +167,8 @@ class MemoryGold:
     def query(self, sql: str, parameters: Sequence[object] = ()) -> list[tuple[Any, ...]]:
         with self.lock:
             self.queries += 1
+            if self.current is None:
+                raise NothingPublishedError(Path("gold"))
             if self.fault is not None:
                 raise self.fault
             return self.connection.execute(sql, list(parameters)).fetchall()

@@ -14,6 +14,7 @@ from starlette.websockets import WebSocketDisconnect
 from support.client import TestClient
 from support.dashboard import SESSIONS, TRADES, MemoryGold, MemoryLog, Trades, opened, trade
 from tickhouse.dashboard.app import Dashboard
+from tickhouse.dashboard.asking import GoldAsker
 from tickhouse.dashboard.conditions import seeded_conditions
 from tickhouse.dashboard.fanout import CHANNELS_A_CLIENT_MAX, CLIENTS_MAX, QUEUE_MAX, Fanout
 from tickhouse.dashboard.hub import Hub
@@ -43,7 +44,7 @@ class House:
         queries = GoldQueries(self.gold)
         self.hub = Hub(
             self.log,
-            queries,
+            GoldAsker(queries, monotonic=lambda: self.now_ms / 1000),
             seeded_conditions(),
             send=self.send,
             clock_ms=lambda: self.now_ms,
@@ -274,8 +275,8 @@ def test_a_subscriber_gets_prices_candles_and_heartbeats(house: House) -> None:
         house.log.append(TRADES, [frame], at_ms=T0)
         house.tick()
 
-        assert receive(socket, "bars:AAPL:1m")["bars"][-1][:5] == [T0_S, 100, 101, 100, 101]
         assert receive(socket, "market")["p"] == [101]
+        assert receive(socket, "bars:AAPL:1m")["bars"][-1][:5] == [T0_S, 100, 101, 100, 101]
         assert receive(socket, "hb")["badge"] == "SIMULATED"
         socket.send_json({"op": "unsub", "ch": ["market"]})
         socket.send_json({"op": "ping"})

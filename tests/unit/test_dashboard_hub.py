@@ -1,6 +1,7 @@
 """The hub: what the log says now, on top of what gold holds, told to whoever listens."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from typing import Any
 
 import msgspec
@@ -16,11 +17,13 @@ from support.dashboard import (
     session_event,
     trade,
 )
+from tickhouse.dashboard.asking import GoldAsker
 from tickhouse.dashboard.conditions import seeded_conditions
 from tickhouse.dashboard.hub import START_RECORDS_MAX, Hub, is_channel
 from tickhouse.dashboard.prints import TradeFrame, read_trades
 from tickhouse.dashboard.queries import GoldQueries
-from tickhouse.errors import TransientError
+from tickhouse.errors import CorruptError, TransientError
+from tickhouse.model.positions import TopicPartition
 from tickhouse.model.session import Closed, Gap
 
 T0 = 1_723_213_800_000
@@ -43,7 +46,7 @@ class Stand:
     def new_hub(self) -> Hub:
         return Hub(
             self.log,
-            GoldQueries(self.gold),
+            GoldAsker(GoldQueries(self.gold), monotonic=lambda: self.now_ms / 1000),
             seeded_conditions(),
             send=lambda channel, frame: self.frames.append((channel, msgspec.json.decode(frame))),
             is_watched=lambda: self.watched,
@@ -308,7 +311,61 @@ def test_a_broken_feed_fills_neither_memory_nor_page(stand: Stand) -> None:
     assert stand.hub.universe.refused == 2
 
 
-def test_a_fault_of_gold_or_log_is_shown_and_passes(stand: Stand) -> None:
+def test_a_fault_of_gold_is_shown_and_does_not_stop_the_live_view(stand: Stand) -> None:
+    stand.trades(trade("AAPL", 100, T0))
+    stand.publish()
+    stand.gold.fault = CorruptError("version 1 lacks a file")
+    frames = stand.tick(1000)
+
+    assert next(frame["p"] for name, frame in frames if name == "market") == [100]
+    assert stand.hub.heartbeat()["fault"] == "version 1 lacks a file"
+
+    stand.gold.fault = None
+    stand.tick(2000)
+
+    assert stand.hub.heartbeat()["fault"] is None
+    assert stand.hub.version is not None
+
+
+def test_a_slow_answer_of_gold_does_not_hold_up_the_live_view(stand: Stand) -> None:
+    waiting: list[tuple[Future[Any], Callable[[], Any]]] = []
+
+    def later(work: Callable[[], Any]) -> Future[Any]:
+        waiting.append((Future(), work))
+        return waiting[-1][0]
+
+    stand.hub._gold._aside = later
+    stand.trades(trade("AAPL", 100, T0), trade("XOM", 1, T0))
+    stand.publish()
+    stand.hub.join("bars:AAPL:1m")
+    before = stand.tick(1000)
+    stand.trades(trade("AAPL", 101, T0 + 1))
+    during = stand.tick()
+    future, work = waiting[0]
+    future.set_result(work())
+    after = stand.tick()
+
+    assert [frame["p"] for name, frame in before if name == "market"] == [[100, 1]]
+    assert [frame["p"] for name, frame in during if name == "market"] == [[101]]
+    assert stand.bars(before + during, "bars:AAPL:1m") == []
+    assert stand.bars(after, "bars:AAPL:1m") == [[T0_S, 100, 101, 100, 101, 200, 2, False]]
+    assert len(waiting) == 1
+
+
+def test_without_any_gold_the_candle_is_made_of_the_log_alone(stand: Stand) -> None:
+    stand.trades(trade("AAPL", 100, T0))
+    stand.hub.join("bars:AAPL:1m")
+    stand.tick(1000)
+    stand.trades(trade("AAPL", 101, T0 + 1))
+    bars = stand.bars(stand.tick(), "bars:AAPL:1m")
+
+    assert bars == [[T0_S, 100, 101, 100, 101, 200, 2, False]]
+    assert stand.hub.heartbeat()["fault"] is None
+
+
+def test_a_fault_of_the_log_is_shown_and_passes(
+    stand: Stand, monkeypatch: pytest.MonkeyPatch
+) -> None:
     class Once:
         def __init__(self) -> None:
             self.ticks = 0
@@ -320,18 +377,34 @@ def test_a_fault_of_gold_or_log_is_shown_and_passes(stand: Stand) -> None:
             self.ticks += 1
             return True
 
-    stand.trades(trade("AAPL", 100, T0))
-    stand.publish()
-    stand.gold.fault = TransientError("the disk is away")
-    stand.hub.run(Once())  # type: ignore[arg-type]
+    def away() -> list[TopicPartition]:
+        raise TransientError("the disk is away")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(stand.log, "partitions", away)
+        stand.hub.run(Once())  # type: ignore[arg-type]
 
     assert stand.hub.heartbeat()["fault"] == "the disk is away"
     assert stand.frames[-1][1]["fault"] == "the disk is away"
 
-    stand.gold.fault = None
+    stand.now_ms += 1000
     stand.hub.run(Once())  # type: ignore[arg-type]
 
     assert stand.hub.heartbeat()["fault"] is None
+
+
+def test_trades_a_second_count_those_that_were_skipped(stand: Stand) -> None:
+    stand.tick(1000)
+    for _ in range(4):
+        stand.trades(trade("AAPL", 100, T0))
+    stand.tick(1000)
+    assert stand.hub.heartbeat()["rate"] == 4
+    for _ in range(4):
+        stand.trades(trade("AAPL", 100, T0))
+    stand.hub._tail.skipped_records += 12
+    stand.tick(1000)
+
+    assert stand.hub.heartbeat()["rate"] == 16
 
 
 def test_a_replaced_log_starts_the_live_view_anew(stand: Stand) -> None:

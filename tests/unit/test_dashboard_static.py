@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import subprocess
+import time
 from importlib import resources
 from pathlib import Path
 
@@ -14,6 +15,7 @@ import pytest
 from support.client import TestClient
 from support.dashboard import MemoryGold, MemoryLog
 from tickhouse.dashboard.app import STATIC, Dashboard
+from tickhouse.dashboard.asking import GoldAsker
 from tickhouse.dashboard.conditions import seeded_conditions
 from tickhouse.dashboard.fanout import Fanout
 from tickhouse.dashboard.hub import Hub
@@ -95,7 +97,8 @@ def test_every_import_and_link_names_a_file_that_exists() -> None:
 def test_static_files_have_the_types_that_browsers_insist_on(tmp_path: Path) -> None:
     log, gold = MemoryLog(), MemoryGold()
     queries = GoldQueries(gold)
-    hub = Hub(log, queries, seeded_conditions(), send=lambda _channel, _frame: None)
+    asker = GoldAsker(queries, monotonic=time.monotonic)
+    hub = Hub(log, asker, seeded_conditions(), send=lambda _channel, _frame: None)
     fanout = Fanout(on_join=hub.join, on_last=hub.leave)
     app = Dashboard(hub=hub, gold=queries, fanout=fanout, run_folder=tmp_path).app(port=1)
     client = TestClient(app, base_url="http://127.0.0.1:1")

@@ -2,14 +2,13 @@
 
 import re
 import time
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Final
 
 from tickhouse.dashboard.conditions import Conditions
-from tickhouse.dashboard.live_bars import INTERVALS_S, Bar, SymbolTape, Taped
+from tickhouse.dashboard.live_bars import INTERVALS_S, GoldBars, LiveBars, SymbolTape, Taped
 from tickhouse.dashboard.prints import TradeFrame, is_trade, read_trades
-from tickhouse.dashboard.queries import GoldQueries
+from tickhouse.dashboard.queries import Questions
 from tickhouse.model.positions import Stream, TopicPartition
 from tickhouse.model.symbols import is_symbol
 from tickhouse.stream.log import LogReader
@@ -17,7 +16,6 @@ from tickhouse.stream.log import LogReader
 SCAN_S_MAX: Final = 0.3
 """Time to re-read the log between gold and now for a newly watched symbol; more, and gold tells."""
 SCAN_BYTES: Final = 4 << 20
-SEED_BARS: Final = 120
 
 
 def parse_channel(channel: str) -> tuple[str, str] | None:
@@ -38,7 +36,6 @@ class LiveCandles:
 
     Args:
         log: the log, to re-read the little that lies between gold and now.
-        gold: published gold.
         conditions: rules of gold's bars.
         monotonic: seconds, for the budget of re-reading.
     """
@@ -46,13 +43,11 @@ class LiveCandles:
     def __init__(
         self,
         log: LogReader,
-        gold: GoldQueries,
         conditions: Conditions,
         *,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._log = log
-        self._gold = gold
         self._conditions = conditions
         self._monotonic = monotonic
         self.tapes: dict[str, SymbolTape] = {}
@@ -81,8 +76,8 @@ class LiveCandles:
         *,
         gold_positions: Mapping[int, int],
         read_to: Mapping[int, int],
-    ) -> list[Bar]:
-        """Begin to watch (or go on), and tell the newest bars.
+    ) -> LiveBars:
+        """Begin to watch, or go on.
 
         Args:
             symbol: what to watch.
@@ -93,16 +88,10 @@ class LiveCandles:
         tape = self.tapes.get(symbol)
         if tape is None:
             tape = self.tapes[symbol] = SymbolTape()
+            tape.rebase(gold_positions, {})
             for part, position in read_to.items():
                 self._reread(symbol, tape, part, gold_positions.get(part, 0), position)
-        is_new = interval not in tape.bars
-        bars = tape.watch(interval)
-        if is_new:
-            since_s = {symbol: self._gold.newest_start_s(symbol, interval, SEED_BARS)}
-            gold = self._gold.bars_since(interval, since_s).get(symbol, [])
-            tape.rebase(gold_positions, {interval: gold})
-            bars.take_changed()
-        return bars.newest(SEED_BARS)
+        return tape.watch(interval)
 
     def leave(self, symbol: str, interval: str) -> None:
         """Watch an interval no longer; without intervals the symbol's tape goes too."""
@@ -124,30 +113,34 @@ class LiveCandles:
         for tape in self.tapes.values():
             tape.leave_hole(part, before)
 
-    def gold_bars(self, positions: Mapping[int, int]) -> dict[str, dict[str, list[Bar]]]:
-        """Gold's bars that changed up to `positions`, as far as they are watched.
+    def is_asking(self) -> bool:
+        """Whether gold has to be asked even if it has not moved."""
+        return any(
+            tape.is_asking(interval) for tape in self.tapes.values() for interval in tape.bars
+        )
 
-        Returns:
-            Bars by symbol and interval.
-        """
-        wanted: defaultdict[str, dict[str, int]] = defaultdict(dict)
+    def questions(self, positions: Mapping[int, int]) -> Questions:
+        """What gold at `positions` has to be asked: since when, or None for the newest bars."""
+        found: Questions = {}
         for symbol, tape in self.tapes.items():
-            for interval in tape.bars:
-                since_s = tape.needs_since(positions, interval)
-                if since_s is not None:
-                    wanted[interval][symbol] = since_s
-        found: defaultdict[str, dict[str, list[Bar]]] = defaultdict(dict)
-        for interval, since in wanted.items():
-            for symbol, bars in self._gold.bars_since(interval, since).items():
-                found[symbol][interval] = bars
+            for interval, bars in tape.bars.items():
+                since_s = tape.needs_since(positions, interval) if bars.is_seeded else None
+                if since_s is not None or not bars.is_seeded:
+                    found.setdefault(interval, {})[symbol] = since_s
         return found
 
     def rebase(
-        self, positions: Mapping[int, int], gold: Mapping[str, Mapping[str, Iterable[Bar]]]
+        self, positions: Mapping[int, int], gold: Mapping[str, Mapping[str, GoldBars]]
     ) -> None:
-        """Cut the tapes at gold's new positions and take its bars."""
+        """Cut the tapes at gold's new positions and take its bars, by symbol and interval."""
         for symbol, tape in self.tapes.items():
             tape.rebase(positions, gold.get(symbol, {}))
+
+    def go_without_gold(self) -> None:
+        """There is no gold yet: what was read of the log is all there is."""
+        for tape in self.tapes.values():
+            for bars in tape.bars.values():
+                bars.is_seeded = True
 
     def _reread(self, symbol: str, tape: SymbolTape, part: int, start: int, end: int) -> None:
         """Put on the tape what `take` was given of this symbol before it was watched."""

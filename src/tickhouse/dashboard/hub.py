@@ -13,12 +13,13 @@ from typing import Any, Final
 
 import msgspec
 
+from tickhouse.dashboard.asking import GoldAsker
 from tickhouse.dashboard.candles import LiveCandles, parse_channel
 from tickhouse.dashboard.conditions import Conditions
 from tickhouse.dashboard.feed_state import FeedState
 from tickhouse.dashboard.live_bars import INTERVALS_S, Bar
 from tickhouse.dashboard.prints import TradeFrame, is_trade, read_trades
-from tickhouse.dashboard.queries import GoldQueries, GoldVersion
+from tickhouse.dashboard.queries import SEED_BARS, GoldVersion, Questions
 from tickhouse.dashboard.tail import Chunk, LogTail
 from tickhouse.dashboard.universe import Universe
 from tickhouse.errors import TickhouseError
@@ -52,7 +53,7 @@ class Hub:
 
     Args:
         reader: the log to follow; its writer is never blocked.
-        gold: questions to published gold.
+        gold: asks published gold.
         conditions: rules of gold's bars.
         send: takes a channel and an encoded frame, in the hub's thread; "" is every viewer.
         is_watched: whether there are viewers; without any, trades are not decoded.
@@ -63,7 +64,7 @@ class Hub:
     def __init__(
         self,
         reader: LogReader,
-        gold: GoldQueries,
+        gold: GoldAsker,
         conditions: Conditions,
         *,
         send: Send,
@@ -80,11 +81,11 @@ class Hub:
         self._clock_ms = clock_ms
         self._monotonic = monotonic
         self._tail = LogTail(reader, clock_ms=clock_ms)
-        self._candles = LiveCandles(reader, gold, conditions, monotonic=monotonic)
+        self._candles = LiveCandles(reader, conditions, monotonic=monotonic)
         self._commands: queue.SimpleQueue[tuple[str, str]] = queue.SimpleQueue()
         self._sequence: defaultdict[str, int] = defaultdict(int)
         self._second_at = monotonic() - SECOND_S
-        self._trades = 0
+        self._trades = self._records = self._skipped = 0
         self._watermark_ms = 0
         self._lag_ms: int | None = None
         self._behind = 0
@@ -137,7 +138,7 @@ class Hub:
             "lag_ms": self._lag_ms,
             "behind": self._behind,
             "skipped": self._tail.skipped_records,
-            "fault": self._fault or self._tail.damage,
+            "fault": self._fault or self._gold.fault or self._tail.damage,
         }
 
     def load(self) -> dict[str, Any]:
@@ -146,7 +147,7 @@ class Hub:
             "trades_per_s": None if self._rests else round(self._rate, 1),
             "skipped_records": self._tail.skipped_records,
             "busy_s": round(self._spent_s, 2),
-            "fault": self._fault,
+            "fault": self._fault or self._gold.fault,
         }
 
     # -- the hub's thread ----------------------------------------------------------------------
@@ -174,9 +175,10 @@ class Hub:
         if is_second:
             self._second_at = self._monotonic()
             self._discover()
+        self._rest_or_wake()
+        self._take_commands()
         self._take_gold()
         self._follow_log()
-        self._take_commands()
         self._send_market()
         self._send_bars()
         if is_second:
@@ -203,32 +205,33 @@ class Hub:
         return version.trade_positions(self._tail.topic_id) if version is not None else {}
 
     def _take_gold(self) -> None:
-        """Take a newer version of gold: market, watched bars and position, all of one version."""
-        version = self._gold.version()
-        if version is None or version == self.version:
-            return
-        positions = version.trade_positions(self._tail.topic_id)
-        market = self._gold.market()
-        bars = self._candles.gold_bars(positions)
-        if self._gold.version() != version:
-            return  # it moved meanwhile: the next tick takes the newer one whole
-        self.version = version
-        self.universe.take_gold(market)
-        self._candles.rebase(positions, bars)
+        """Take over what a newer version of gold holds; the live view goes on without it."""
+        answer = self._gold.poll(self.version, self._questions, is_asking=self._candles.is_asking())
+        if not self._gold.has_gold:
+            self._candles.go_without_gold()
+        if answer is not None:
+            self.version = answer.version
+            self.universe.take_gold(answer.market)
+            self._candles.rebase(self._gold_positions(), answer.bars)
+
+    def _questions(self, version: GoldVersion) -> Questions:
+        return self._candles.questions(version.trade_positions(self._tail.topic_id))
 
     def _follow_log(self) -> None:
-        if not self._is_watched():
-            self._rest()
-        elif self._rests:
-            self._rests = False
-            if not self._candles.tapes:  # a tape counts from where we are
-                self._tail.move(self._start_of)
         deadline = self._monotonic() + BUDGET_S
         for chunk in self._tail.read(lambda: self._monotonic() >= deadline):
             self._take_chunk(chunk)
         for partition, position in self._tail.skip_if_behind().items():
             if partition.stream is Stream.TRADES:
                 self._candles.leave_hole(partition.part, position)
+
+    def _rest_or_wake(self) -> None:
+        if not self._is_watched():
+            self._rest()
+        elif self._rests:
+            self._rests = False
+            if not self._candles.tapes:  # a tape counts from where we are
+                self._tail.move(self._start_of)
 
     def _rest(self) -> None:
         """Nobody looks: stay at the log's end without decoding what passes."""
@@ -256,6 +259,7 @@ class Hub:
         self._tick_at_ms = max(chunk.log_ms, self._tick_at_ms or 0)
         if chunk.log_ms >= self._clock_ms() - RECENT_MS:
             self._trades += trades
+            self._records += len(chunk.values)
 
     def _take_prices(self, frame: TradeFrame) -> int:
         """Take the frame's last prices; tells its number of trades."""
@@ -284,21 +288,28 @@ class Hub:
             if verb == "leave":
                 self._candles.leave(*watched)
             else:
-                self._send_bar_frame(channel, *watched, self._watch(*watched))
+                self._watch(channel, *watched)
 
-    def _watch(self, symbol: str, interval: str) -> list[Bar]:
+    def _watch(self, channel: str, symbol: str, interval: str) -> None:
+        """Begin to watch; a viewer of what is watched already gets its newest bars."""
         read_to = {
             partition.part: self._tail.position(partition)
             for partition in self._tail.partitions()
             if partition.stream is Stream.TRADES
         }
-        return self._candles.watch(
+        bars = self._candles.watch(
             symbol, interval, gold_positions=self._gold_positions(), read_to=read_to
         )
+        if bars.is_seeded:
+            self._send_bar_frame(channel, symbol, interval, bars.newest(SEED_BARS))
 
     def _measure(self, elapsed_s: float) -> None:
-        """Age of the oldest trade that gold does not hold, and the trades a second."""
-        self._rate, self._trades = self._trades / max(elapsed_s, SECOND_S), 0
+        """Age of the oldest record that gold does not hold; trades a second, with those skipped."""
+        skipped = self._tail.skipped_records - self._skipped
+        share = 1 + skipped / self._records if self._records else 1.0
+        self._rate = self._trades * share / max(elapsed_s, SECOND_S)
+        self._trades = self._records = 0
+        self._skipped = self._tail.skipped_records
         positions, waits = self._gold_positions(), [0]
         self._behind = 0
         for partition in self._tail.partitions():

@@ -44,6 +44,13 @@ class Bar(msgspec.Struct, frozen=True):
     count: int
 
 
+class GoldBars(msgspec.Struct, frozen=True):
+    """Gold's bars of a symbol and interval that start at `since_s` (UNIX seconds) or later."""
+
+    since_s: int
+    bars: list[Bar]
+
+
 class _Sum(msgspec.Struct):
     """A bar that grows by trades in any order."""
 
@@ -93,6 +100,8 @@ class LiveBars:
         self._fresh: dict[int, _Sum] = {}
         self._seen: dict[int, _Sum] = {}
         self._changed: set[int] = set()
+        self.missed: set[int] = set()
+        self.is_seeded = False
 
     def bucket(self, key: TickKey) -> int:
         """Start of the bar that a trade belongs to, UNIX seconds UTC."""
@@ -105,11 +114,21 @@ class LiveBars:
         self._seen.setdefault(start_s, _Sum()).add(trade)
         self._changed.add(start_s)
 
-    def rebase(self, gold: Iterable[Bar], tape: Iterable[Taped]) -> None:
-        """Take gold's bars of a newer version, and what is left of the tape after it."""
-        for bar in gold:
-            self._gold[bar.start_s] = bar
-            self._changed.add(bar.start_s)
+    def rebase(self, gold: "GoldBars | None", cut: Iterable[Taped], tape: Iterable[Taped]) -> None:
+        """Take gold's bars of a newer version, and what is left of the tape after it.
+
+        Args:
+            gold: what gold answered; None if it was not asked.
+            cut: trades of the tape that gold holds now.
+            tape: the others.
+        """
+        self.missed.update(self.bucket(trade.key) for trade in cut)
+        if gold is not None:
+            self.is_seeded = True
+            self.missed = {start_s for start_s in self.missed if start_s < gold.since_s}
+            for bar in gold.bars:
+                self._gold[bar.start_s] = bar
+                self._changed.add(bar.start_s)
         self._fresh = {}
         for trade in tape:
             self._fresh.setdefault(self.bucket(trade.key), _Sum()).add(trade)
@@ -117,7 +136,9 @@ class LiveBars:
         _keep_newest(self._seen)
 
     def take_changed(self) -> list[Bar]:
-        """Bars that changed since the last call, oldest first."""
+        """Bars that changed since the last call, oldest first; none before gold was asked."""
+        if not self.is_seeded:
+            return []
         bars = [self.bar(start_s) for start_s in sorted(self._changed)]
         self._changed.clear()
         return [bar for bar in bars if bar is not None]
@@ -171,6 +192,7 @@ class SymbolTape:
         self.bars: dict[str, LiveBars] = {}
         self._trades: list[Taped] = []
         self._holes: dict[int, int] = {}
+        self._positions: Mapping[int, int] = {}
 
     def watch(self, interval: str) -> LiveBars:
         """The live bars of an interval, made at the first call."""
@@ -182,7 +204,11 @@ class SymbolTape:
         return self.bars[interval]
 
     def add(self, trade: Taped) -> None:
-        """Count one trade."""
+        """Count one trade, unless gold holds it already: then gold has to be asked."""
+        if _is_below(trade, self._positions):
+            for bars in self.bars.values():
+                bars.missed.add(bars.bucket(trade.key))
+            return
         if len(self._trades) >= TAPE_MAX:
             self._shed()
         self._trades.append(trade)
@@ -203,25 +229,34 @@ class SymbolTape:
         """Whether gold at `positions` and the tape hold every trade between them."""
         return all(positions.get(part, 0) >= before for part, before in self._holes.items())
 
+    def is_asking(self, interval: str) -> bool:
+        """Whether gold has to be asked even if it has not moved."""
+        bars = self.bars[interval]
+        return not bars.is_seeded or bool(bars.missed)
+
     def needs_since(self, positions: Mapping[int, int], interval: str) -> int | None:
         """From which bar on (UNIX seconds) gold at `positions` may differ from ours; None: none.
 
         It differs where trades of the tape moved into gold, and anywhere lately if we missed some.
         """
         bars = self.bars[interval]
-        touched = [bars.bucket(trade.key) for trade in self._trades if _is_below(trade, positions)]
+        touched = bars.missed | {
+            bars.bucket(trade.key) for trade in self._trades if _is_below(trade, positions)
+        }
         newest = bars.newest(1)
         if self._holes and newest:
-            touched.append(newest[0].start_s - BUCKETS_MAX // 2 * bars.interval_s)
+            touched.add(newest[0].start_s - BUCKETS_MAX // 2 * bars.interval_s)
         if not touched:
             return None
         return max(min(touched), max(touched) - BUCKETS_MAX * bars.interval_s)
 
-    def rebase(self, positions: Mapping[int, int], gold: Mapping[str, Iterable[Bar]]) -> None:
+    def rebase(self, positions: Mapping[int, int], gold: Mapping[str, GoldBars]) -> None:
         """Cut the tape at gold's new positions and take gold's bars, by interval."""
+        cut = [trade for trade in self._trades if _is_below(trade, positions)]
         self._trades = [trade for trade in self._trades if not _is_below(trade, positions)]
+        self._positions = positions
         for interval, bars in self.bars.items():
-            bars.rebase(gold.get(interval, ()), self._trades)
+            bars.rebase(gold.get(interval), cut, self._trades)
         self._holes = {
             part: before for part, before in self._holes.items() if positions.get(part, 0) < before
         }

@@ -6,12 +6,13 @@ from typing import Any, Final, Protocol
 
 import msgspec
 
-from tickhouse.dashboard.live_bars import Bar
+from tickhouse.dashboard.live_bars import Bar, GoldBars
 from tickhouse.dashboard.universe import MarketRow
 from tickhouse.model.positions import Stream
 
 BAR_S: Final = {"1s": 1, "1m": 60, "5m": 300, "1h": 3600, "1d": 86_400}
 LIMIT_MAX: Final = 5_000
+SEED_BARS: Final = 120
 FINAL_AFTER_S: Final = 30
 LOOK_BACK_S_MAX: Final = {"1s": 7 * 86_400, "1m": 120 * 86_400, "5m": 400 * 86_400}
 LOOK_BACK_S: Final = 20 * 366 * 86_400
@@ -87,6 +88,24 @@ class GoldVersion(msgspec.Struct, frozen=True):
         }
 
 
+Questions = dict[str, dict[str, int | None]]
+"""Bars wanted, by interval and symbol: from a start on (UNIX seconds), or None for the newest."""
+
+
+class GoldAnswer(msgspec.Struct, frozen=True):
+    """What the live view takes over from one version of gold: all of it of that version.
+
+    Attributes:
+        version: the version.
+        market: facts of all symbols.
+        bars: bars by symbol and interval.
+    """
+
+    version: GoldVersion
+    market: list[MarketRow]
+    bars: dict[str, dict[str, GoldBars]]
+
+
 class Candles(msgspec.Struct, frozen=True):
     """Bars of a symbol, oldest first: [start s, open, high, low, close, volume, count, final]."""
 
@@ -117,6 +136,19 @@ class GoldQueries:
         rows = [_market_row(row) for row in self._published.query(_MARKET)]
         self._last_ms = {row.symbol: row.last_ms for row in rows}
         return rows
+
+    def answer(self, version: GoldVersion, questions: Questions) -> GoldAnswer | None:
+        """Answer the live view's questions from one version; None if gold moved meanwhile."""
+        market = self.market()
+        bars: dict[str, dict[str, GoldBars]] = {}
+        for interval, since in questions.items():
+            from_s = {
+                symbol: self.newest_start_s(symbol, interval, SEED_BARS) if at is None else at
+                for symbol, at in since.items()
+            }
+            for symbol, found in self.bars_since(interval, from_s).items():
+                bars.setdefault(symbol, {})[interval] = GoldBars(from_s[symbol], found)
+        return GoldAnswer(version, market, bars) if self.version() == version else None
 
     def newest_start_s(self, symbol: str, interval: str, count: int) -> int:
         """Start of the bar that lies `count` bars before the symbol's last trade, UNIX seconds."""

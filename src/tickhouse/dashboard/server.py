@@ -4,7 +4,9 @@ import asyncio
 import contextlib
 import socket
 import threading
+import time
 from collections.abc import Callable, Generator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Final, Protocol
 
@@ -12,6 +14,7 @@ import uvicorn
 from typing_extensions import override
 
 from tickhouse.dashboard.app import MESSAGE_BYTES_MAX, Dashboard
+from tickhouse.dashboard.asking import GoldAsker
 from tickhouse.dashboard.conditions import Conditions, seeded_conditions
 from tickhouse.dashboard.fanout import Fanout
 from tickhouse.dashboard.hub import Hub
@@ -138,9 +141,11 @@ class _Stage:
         self, reader: LogReader, gold: GoldQueries, conditions: Conditions, run_folder: Path
     ) -> None:
         self._loop = asyncio.get_running_loop()
+        self._gold_pool = ThreadPoolExecutor(1, "gold")
+        asker = GoldAsker(gold, monotonic=time.monotonic, aside=self._gold_pool.submit)
         self._hub = Hub(
             reader,
-            gold,
+            asker,
             conditions,
             send=self._send,
             is_watched=lambda: bool(self._fanout.clients),
@@ -186,6 +191,7 @@ class _Stage:
         finally:
             self._hub_stop.set()
             await asyncio.to_thread(self._thread.join)
+            await asyncio.to_thread(self._gold_pool.shutdown)
             self._status.report("stopped")
 
     async def _watch(self, server: uvicorn.Server, stop: Stop) -> None:

@@ -92,8 +92,10 @@ class Universe:
     def price(self, number: int, price: float, at_ms: int) -> None:
         """Take a last price unless a later one is known."""
         if at_ms >= self.times_ms[number]:
-            self.prices[number], self.times_ms[number] = price, at_ms
-            self._changed.add(number)
+            self.times_ms[number] = at_ms
+            if price != self.prices[number]:
+                self.prices[number] = price
+                self._changed.add(number)
 
     def take_gold(self, rows: Sequence[MarketRow]) -> None:
         """Take gold's facts of all symbols, and its prices where ours are older."""

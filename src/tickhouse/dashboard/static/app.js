@@ -68,8 +68,9 @@ function take(frame) {
 /** @param {any} hb */
 function takeHeartbeat(hb) {
   const isOther = state.hb !== null && state.hb.run !== hb.run;
+  const isFirstGold = state.hb !== null && state.hb.gold === null && hb.gold !== null;
   [state.hb, state.hbAt] = [hb, performance.now()];
-  if (isOther) resync();
+  if (isOther || isFirstGold) resync();
   const isDue = performance.now() - state.snapshotAt >= SNAPSHOT_EVERY_MS;
   if (isDue && (hb.gold !== state.snapshotGold || market.size === 0)) void loadSnapshot();
   if (!state.kpi) kpiRow.show(null, hb);
@@ -117,7 +118,9 @@ function showMarket() {
   watchlist.arrange();
   map.layout();
   kpiRow.show(state.kpi, state.hb);
-  cover("map", market.size ? null : { title: "Waiting for the first tick", text: "Start everything with the simulator, which needs no key:", code: "tickhouse up", isBusy: true });
+  const hasNoSizes = market.size > 0 && map.cells.length === 0;
+  if (hasNoSizes) cover("map", { title: "Waiting for the first build", text: "Sizes and sectors come from gold, which is built a few seconds after the first trades.", isBusy: true });
+  else cover("map", market.size ? null : { title: "Waiting for the first tick", text: "Start everything with the simulator, which needs no key:", code: "tickhouse up", isBusy: true });
   if (!chart.symbol && market.size) void begin();
   chart.quote();
 }
