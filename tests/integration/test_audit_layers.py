@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from proofs.stages import Stages
-from support.audited import SIMULATOR, Road, bad_layers, first_row, layer, make_road, texts
+from support.audited import SIMULATOR, Road, bad_layers, first_row, layer, texts
 from support.feeds import ListFeed
 from support.odd_payloads import odd_binance_payloads, odd_payloads
 from tickhouse.audit import audit as auditing
@@ -19,16 +19,9 @@ from tickhouse.source.address import open_feed
 from tickhouse.source.truth import read_truth
 
 
-@pytest.fixture(scope="module")
-def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("road") / "data"
-    make_road(folder)
-    return folder
-
-
 @pytest.fixture
-def road(template: Path, tmp_path: Path) -> Road:
-    return Road(template, tmp_path / "data")
+def road(road_folder: Path, tmp_path: Path) -> Road:
+    return Road(road_folder, tmp_path / "data")
 
 
 def test_an_untouched_road_is_clean_in_every_layer(road: Road) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from proofs.stages import Stages
-from support.audited import Road, first_row, make_road
+from support.audited import Road, first_row
 from support.feeds import ListFeed
 from tickhouse.audit.compare import TABLES, Comparison, TableComparison, freeze
 from tickhouse.audit.rebuild import WAREHOUSE, RebuildReport, describe_rebuild, rebuild
@@ -41,22 +41,21 @@ def rebuilt(
 
 
 @pytest.fixture(scope="module")
-def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A road and, beside it, what was rebuilt of its lake."""
-    folder = tmp_path_factory.mktemp("road")
-    make_road(folder / "data")
-    rebuilt(folder / "data" / "lake", folder / "rebuilt")
+def rebuilt_folder(road_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What was rebuilt of the road's lake, all of it."""
+    folder = tmp_path_factory.mktemp("rebuilt") / "to"
+    rebuilt(road_folder / "lake", folder)
     return folder
 
 
 @pytest.fixture
-def road(template: Path, tmp_path: Path) -> Road:
-    return Road(template / "data", tmp_path / "data")
+def road(road_folder: Path, tmp_path: Path) -> Road:
+    return Road(road_folder, tmp_path / "data")
 
 
 @pytest.fixture
-def other(template: Path) -> Iterator[DuckDBWarehouse]:
-    with closing(DuckDBWarehouse(template / "rebuilt" / WAREHOUSE)) as warehouse:
+def other(rebuilt_folder: Path) -> Iterator[DuckDBWarehouse]:
+    with closing(DuckDBWarehouse(rebuilt_folder / WAREHOUSE)) as warehouse:
         yield warehouse
 
 
@@ -105,12 +104,12 @@ def test_a_rebuild_goes_no_further_than_the_original(road: Road, tmp_path: Path)
     assert before == next(t.rows for t in report.tables if t.name == "bronze.trades")
 
 
-def test_a_rebuild_without_comparison_takes_the_whole_lake(template: Path) -> None:
-    with closing(DuckDBWarehouse(template / "rebuilt" / WAREHOUSE)) as warehouse:
-        rows = warehouse.query("select count(*) from bronze.trades")
+def test_a_rebuild_without_comparison_takes_the_whole_lake(
+    road: Road, other: DuckDBWarehouse
+) -> None:
+    count = "select count(*) from bronze.trades"
 
-    with closing(DuckDBWarehouse(template / "data" / WAREHOUSE)) as original:
-        assert original.query("select count(*) from bronze.trades") == rows
+    assert road.ask(count) == other.query(count)
 
 
 def test_a_folder_that_is_not_empty_is_refused(road: Road) -> None:
@@ -254,9 +253,9 @@ def test_run_columns_are_not_compared(road: Road, other: DuckDBWarehouse) -> Non
     ("factor", "differing"), [(1 + 1e-14, []), (1 + 1e-9, ["gold.volatility_1m"])]
 )
 def test_volatility_is_compared_to_a_relative_error_of_1e_12(
-    road: Road, template: Path, tmp_path: Path, factor: float, differing: list[str]
+    road: Road, rebuilt_folder: Path, tmp_path: Path, factor: float, differing: list[str]
 ) -> None:
-    shutil.copytree(template / "rebuilt", tmp_path / "rebuilt")
+    shutil.copytree(rebuilt_folder, tmp_path / "rebuilt")
     seed = "update gold.volatility_1m set realised_volatility = 0.123456789"
     road.change(f"{seed} * {factor!r}")
     Road.change(Rebuilt(tmp_path / "rebuilt"), seed)  # pyright: ignore[reportArgumentType]

@@ -6,6 +6,7 @@ Shares nothing with the SQL that makes silver, so that a mistake there shows as 
 import re
 from collections.abc import Iterable
 from decimal import ROUND_HALF_UP, Context, Decimal, InvalidOperation
+from functools import lru_cache
 from typing import Any, Final, Literal, cast
 
 import msgspec
@@ -94,10 +95,13 @@ def _is_plain(item: _FinnhubTrade) -> bool:
         0 < price < PLAIN_END
         and 0 < size < PLAIN_END
         and TIME_START_MS <= item.t < TIME_END_MS
-        and is_symbol(item.s)
+        and _is_known_symbol(item.s)
         and price == price.quantize(QUANTUM, context=CONTEXT)
         and size == size.quantize(QUANTUM, context=CONTEXT)
     )
+
+
+_is_known_symbol = lru_cache(maxsize=10_000)(is_symbol)
 
 
 def _finnhub_slowly(payload: bytes) -> Elements:

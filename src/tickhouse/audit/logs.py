@@ -97,7 +97,8 @@ class LogCursor:
         if self._ahead is None or self._ahead[0] != offset:
             return True
         value = self._ahead[2]
-        return line[begins:] in (value[1:], b'"poison_b64":"%b"}' % base64.b64encode(value))
+        held = line[begins:]
+        return held == value[1:] or held == b'"poison_b64":"%b"}' % base64.b64encode(value)
 
     def rest(self, start: int, recount: Recount | None) -> int | None:
         """Log time of the record at `start`, which the lake has not yet; all of them are seen."""

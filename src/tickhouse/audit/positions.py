@@ -79,13 +79,17 @@ class Positions(msgspec.Struct, frozen=True):
 
 
 def take_positions(sources: Sources) -> Positions:
-    """Ask every stage where it stands: gold, warehouse, lake, log, in this order."""
+    """Ask every stage where it stands: gold, warehouse, lake, log, in this order.
+
+    In the log, sessions come before trades: whatever a `closed` event counts is then in sight.
+    """
     log, store, warehouse = sources.log, sources.store, sources.warehouse
     published, fault = _published(sources.gold)
     built = built_load(warehouse)
     loaded, ends = _loaded(warehouse)
     lake = {chain: Chain(store, chain).last_key() for chain in find_chains(store)}
-    held = {place: (log.topic_id(place), log.bounds(place)) for place in log.partitions()}
+    places = sorted(log.partitions(), key=lambda place: place.stream is not Stream.SESSIONS)
+    held = {place: (log.topic_id(place), log.bounds(place)) for place in places}
     return Positions(published, fault, built, loaded, ends, lake, held)
 
 

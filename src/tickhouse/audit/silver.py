@@ -194,7 +194,7 @@ def _audit_session(session: str, track: SessionTrack, told_end: int, layer: Laye
     if track.closed is not None and given < end:
         text = f"closed after {given} messages, but {end} were seen"
         layer.find("differs", where, text)
-    if track.opened is None and len(track.seen):
+    if track.opened is None and len(track.built):
         layer.find("differs", where, "it has frames, but no `opened` event")
 
 

@@ -144,12 +144,37 @@ class DbtRunner:
 
 
 def _nodes(manifest: DbtObject) -> Iterable[Node]:
+    own: dict[str, Node] = {}
     for node in manifest.nodes.values():
         kind = str(node.resource_type)
         if kind in {"model", "seed"}:
             keys: list[str] = node.depends_on.nodes if kind == "model" else []
             upstream = frozenset(str(manifest.nodes[k].name) for k in keys if k in manifest.nodes)
-            yield Node(str(node.name), kind, _fingerprint(node, kind, manifest), upstream)
+            fingerprint = _fingerprint(node, kind, manifest)
+            own[str(node.name)] = Node(str(node.name), kind, fingerprint, upstream)
+    for node in own.values():
+        yield msgspec.structs.replace(node, fingerprint=_with_upstream(node, own))
+
+
+def _with_upstream(node: Node, own: Mapping[str, Node]) -> str:
+    """A model's rows are also made by what is upstream of it.
+
+    A build that is killed between a changed model and one downstream leaves the latter stale.
+    """
+    names = sorted(_upstream(node, own))
+    texts = [node.fingerprint, *(own[name].fingerprint for name in names)]
+    return hashlib.sha256("\0".join(texts).encode()).hexdigest() if names else node.fingerprint
+
+
+def _upstream(node: Node, own: Mapping[str, Node]) -> set[str]:
+    found: set[str] = set()
+    waiting = list(node.upstream)
+    while waiting:
+        name = waiting.pop()
+        if name not in found:
+            found.add(name)
+            waiting += own[name].upstream
+    return found
 
 
 def _fingerprint(node: DbtObject, kind: str, manifest: DbtObject) -> str:
