@@ -18,6 +18,7 @@ def check_after_kills(road: Road, tmp_path: Path) -> None:
     audit = road.ask("audit", "--deep", "--truth", str(road.data / "truth.json"))
     rebuilt = road.ask("rebuild", "--to", str(tmp_path / "rebuilt"), "--compare")
 
+    assert "lost" in audit, audit
     assert (audit["ok"], audit["lost"], audit["duplicated"], audit["corrupt"]) == (True, 0, 0, 0), (
         audit
     )
