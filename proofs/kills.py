@@ -12,6 +12,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+LONG_PAUSE_S = (5.0, 10.0)
+LONG_SHARE = 1 / 8
 STAGES = ("record", "land", "load", "serve")
 TICKHOUSE = (sys.executable, "-m", "tickhouse")
 
@@ -113,11 +115,14 @@ def kill_at_random(
     pause_s: Sequence[float] = (0.3, 3.0),
     share_of_stages: float = 0.5,
 ) -> None:
-    """Keep `up` running and strike `kills` times: the whole of it, or one stage."""
+    """Keep `up` running and strike `kills` times: the whole of it, or one stage.
+
+    One pause in eight is long enough for loads and builds to get going, and to be struck.
+    """
     chance = random.Random(seed)  # noqa: S311 - which moment is struck, nothing secret
     road.start()
     while len(road.killed) < kills:
-        time.sleep(chance.uniform(*pause_s))
+        time.sleep(chance.uniform(*(LONG_PAUSE_S if chance.random() < LONG_SHARE else pause_s)))
         if chance.random() < share_of_stages and road.kill_stage(chance.choice(STAGES)):
             continue
         road.kill_up()

@@ -30,7 +30,7 @@ def check_after_kills(road: Road, tmp_path: Path) -> None:
 def test_200_random_kills_of_up_lose_and_double_nothing(tmp_path: Path) -> None:
     road = Road(tmp_path / "data", "sim://sp500?symbols=50&rate=2000&shards=2&seed=11")
     try:
-        kill_at_random(road, 200, seed=20260302, pause_s=(0.1, 4.0))
+        kill_at_random(road, 200, seed=20260302, pause_s=(0.1, 3.0))
     finally:
         road.stop()
 
@@ -42,7 +42,7 @@ def test_200_random_kills_of_up_lose_and_double_nothing(tmp_path: Path) -> None:
 def test_a_dozen_random_kills_of_up_lose_and_double_nothing(tmp_path: Path) -> None:
     road = Road(tmp_path / "data", "sim://sp500?symbols=20&rate=1000&shards=2&seed=3")
     try:
-        kill_at_random(road, 12, seed=7, pause_s=(0.5, 4.0))
+        kill_at_random(road, 12, seed=7, pause_s=(0.3, 2.0))
     finally:
         road.stop()
 

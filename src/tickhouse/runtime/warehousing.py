@@ -38,6 +38,8 @@ def _refine(
     owner = connect_owner(settings.run_folder)
     if owner is not None:
         return _ask_owner(owner, arguments, load=load, build=build)
+    for stage in ("load", "build"):
+        StageStatus(settings.run_folder, stage).report("starting")
     warehouse = backends.open_warehouse(settings)
     refinery = make_refinery(settings, warehouse)
     server = OwnerServer(settings.run_folder, warehouse)
