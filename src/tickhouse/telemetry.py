@@ -11,7 +11,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -76,6 +76,10 @@ def sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+Report = Callable[[str, Mapping[str, Any]], None]
+"""Told a stage's state and the facts of the moment, such as `StageStatus.report`."""
 
 
 class StageStatus:

@@ -28,13 +28,12 @@ from tickhouse.errors import (
 )
 from tickhouse.model.positions import TopicPartition
 from tickhouse.stream.log import LogBatch, LogReader
-from tickhouse.telemetry import get_logger
+from tickhouse.telemetry import Report, get_logger
 
 __all__ = ["Lander", "held_offsets"]
 
 POLL_S: Final = 0.05
 
-Report = Callable[[str, Mapping[str, Any]], None]
 
 _BLOCKING: Final = (RefusedError, TransientError, CorruptError, ObjectMissingError)
 _log = get_logger("land")

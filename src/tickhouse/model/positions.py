@@ -1,14 +1,11 @@
 """Positions: which stream, which partition of which log, which offset."""
 
-import re
 from enum import StrEnum
 from typing import Final
 
 import msgspec
 
 TOPIC_PREFIX: Final = "tickhouse"
-TOPIC_PATTERN: Final = re.compile(r"^[A-Za-z0-9._-]{1,200}$")
-TOPIC_ID_PATTERN: Final = re.compile(r"^[A-Za-z0-9_.-]{1,64}$")
 
 
 class Stream(StrEnum):

@@ -10,7 +10,7 @@ recorded gap.
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -22,14 +22,12 @@ from tickhouse.model.session import SESSION_SOURCE, Gap, Opened, SessionEvent
 from tickhouse.source.feed import Arrivals, Feed
 from tickhouse.stream.log import Append, Log
 from tickhouse.stream.session import OpenSession, find_resume_point, gap_of_refused
-from tickhouse.telemetry import get_logger
+from tickhouse.telemetry import Report, get_logger
 
 RECONNECT_S_MAX: Final = 60.0
 RETRY_S: Final = 1.0
 
 _log = get_logger("record")
-
-Report = Callable[[str, Mapping[str, object]], None]
 
 
 class Recorder:

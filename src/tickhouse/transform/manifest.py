@@ -10,7 +10,6 @@ The manifest names the index files, an index its Parquet files: a publish rewrit
 it touches, so that its cost does not grow with what was published before. No name is used twice.
 """
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
@@ -144,8 +143,3 @@ def read_index(folder: Path, name: str) -> tuple[GoldFile, ...]:
         msgspec.DecodeError: torn.
     """
     return _decode_index((folder / name).read_bytes())
-
-
-def encode_index(files: Sequence[GoldFile]) -> bytes:
-    """Content of an index file."""
-    return msgspec.json.encode(files)
