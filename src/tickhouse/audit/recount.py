@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Iterable
 from decimal import Decimal
-from typing import Any, Final
+from typing import Any
 
 import msgspec
 
@@ -12,8 +12,6 @@ from tickhouse.audit.intervals import Intervals
 from tickhouse.model.frame import Envelope
 from tickhouse.model.positions import Stream
 from tickhouse.model.session import SESSION_SOURCE, Closed, Gap, Opened, decode_event
-
-NO_SESSION: Final = ""
 
 
 class _Line(msgspec.Struct, gc=False):

@@ -34,7 +34,6 @@ TIME_S_MAX: Final = 253_402_300_799
 DIGITS_MAX: Final = 15
 MESSAGE_BYTES_MAX: Final = 4096
 TRY_AGAIN_LATER: Final = 1013
-UNSUPPORTED: Final = 1003
 
 
 class _Command(msgspec.Struct):
