@@ -17,7 +17,7 @@ FRAMES_A_LOAD = 1_000
 
 def feed(frames: int) -> Feed:
     """The simulator, on through the trading day with every frame, as fast as it goes."""
-    return open_feed(f"sim://sp500?rate=max&date=2026-03-02&frames={frames}", truth_path=None)
+    return open_feed(f"sim://sp500?rate=max&date=2026-03-02&frames={frames}")
 
 
 def grow(road: Stages, frames: int) -> None:

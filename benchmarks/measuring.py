@@ -11,9 +11,9 @@ from typing import Any
 
 import structlog
 
-from tickhouse.model.session import Gap, Mode
+from tickhouse.model.session import Mode  # noqa: TC001 - annotates an attribute
 from tickhouse.source.address import open_feed
-from tickhouse.source.feed import Arrivals
+from tickhouse.source.feed import Arrivals, Delivery, History
 from tickhouse.source.simulator import Simulator
 
 
@@ -30,9 +30,7 @@ def show(name: str, result: dict[str, Any]) -> None:
 
 def simulated_frames(count: int, *, batch: int = 10, seed: int = 7) -> list[bytes]:
     """Frames of the simulator, made beforehand."""
-    feed = open_feed(
-        f"sim://sp500?symbols=100&batch={batch}&seed={seed}&date=2026-03-02", truth_path=None
-    )
+    feed = open_feed(f"sim://sp500?symbols=100&batch={batch}&seed={seed}&date=2026-03-02")
     assert isinstance(feed, Simulator)
     return feed.frames(0, 0, count)
 
@@ -57,7 +55,14 @@ class FramesFeed:
         self._total = total
         self._rate = rate
 
-    async def connect(self, shard: int, cursor: int) -> AsyncIterator[Arrivals | Gap]:  # noqa: ARG002
+    def begin(self, history: History) -> None:
+        """Nothing to know."""
+
+    def waits(self, shard: int) -> bool:  # noqa: ARG002 - all alike
+        """What is not taken comes later."""
+        return True
+
+    async def connect(self, shard: int, cursor: int) -> AsyncIterator[Delivery]:  # noqa: ARG002
         """See `Feed.connect`."""
         started = time.monotonic()
         done = cursor

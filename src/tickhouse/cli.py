@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import msgspec
-from pydantic import ValidationError
+from pydantic import SecretStr, ValidationError
 
 from tickhouse import __version__
 from tickhouse.errors import TickhouseError
@@ -199,6 +199,8 @@ def _add_settings(parser: argparse.ArgumentParser) -> None:
         "settings", "also TICKHOUSE_<NAME> in the environment, or tickhouse.toml"
     )
     for name, field in Settings.model_fields.items():
+        if field.annotation is SecretStr:
+            continue
         group.add_argument(
             f"--{name.replace('_', '-')}",
             dest=f"setting_{name}",
@@ -216,7 +218,7 @@ def read_settings(arguments: argparse.Namespace) -> Settings:
     flags: dict[str, Any] = {
         name: value
         for name in Settings.model_fields
-        if (value := getattr(arguments, f"setting_{name}")) is not None
+        if (value := getattr(arguments, f"setting_{name}", None)) is not None
     }
     return Settings(**flags)
 

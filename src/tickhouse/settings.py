@@ -4,8 +4,9 @@ URLs pick the backends. Read at the edge, passed down as values.
 """
 
 from pathlib import Path
+from typing import Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -33,7 +34,37 @@ class Settings(BaseSettings):
     """Folder of the embedded backends, published gold and run files."""
 
     source: str = "sim://sp500"
-    """Feed: `sim://…` (simulator) or `replay:<file or folder>` (recorded frames)."""
+    """Feed: `sim://…`, `replay:…`, `finnhub://…`, `finnhub+rest://…` or `binance://…`."""
+
+    finnhub_token: SecretStr = SecretStr("")
+    """Finnhub API key; by environment only, never as a flag (or use `finnhub_token_file`)."""
+
+    finnhub_token_file: Path | None = None
+    """File that holds the Finnhub API key."""
+
+    finnhub_plan: Literal["free", "premium"] = "free"
+    """Plan of the key: "premium" may fetch ticks, and so fills gaps."""
+
+    finnhub_symbols_max: int = Field(default=50, ge=0)
+    """Symbols the plan allows on the socket; the others are polled."""
+
+    finnhub_calls_per_minute: int = Field(default=60, ge=1, le=1800)
+    """REST calls a minute the plan allows (30 a second is the hard limit of every plan)."""
+
+    finnhub_ws_url: str = "wss://ws.finnhub.io"
+    """Finnhub's WebSocket; or a proxy's."""
+
+    finnhub_rest_url: str = "https://finnhub.io/api/v1"
+    """Finnhub's REST base; or a proxy's."""
+
+    finnhub_silence_s: float = Field(default=150.0, gt=0)
+    """A connection without any message for so long, while something trades, is dead."""
+
+    binance_ws_url: str = "wss://stream.binance.com:9443"
+    """Binance's WebSocket base."""
+
+    binance_rest_url: str = "https://api.binance.com"
+    """Binance's REST base: where gaps are filled from."""
 
     log: str = ""
     """Log: `sqlite:///<path>`; default `<data>/log/log.db`."""
@@ -55,6 +86,9 @@ class Settings(BaseSettings):
 
     record_buffer_bytes: int = Field(default=64 << 20, ge=1 << 20)
     """Frames received and not yet committed; above this the feed has to wait."""
+
+    record_free_bytes: int = Field(default=512 << 20, ge=0)
+    """Disk nearly full: below so much free space polling pauses and sockets are shed, as gaps."""
 
     log_retention_hours: float = Field(default=24.0, gt=0)
     """Log batches older than this are removed once the lake holds them."""

@@ -10,6 +10,7 @@ import pytest
 from support.feeds import ListFeed
 from tickhouse.bronze.lander import Lander, held_offsets
 from tickhouse.bronze.local import LocalStore
+from tickhouse.clock import SystemClock
 from tickhouse.model.positions import Stream, TopicPartition
 from tickhouse.stream.recorder import Recorder
 from tickhouse.stream.sqlite import SqliteLog, SqliteReader
@@ -24,6 +25,11 @@ def jumping_clock(scale: int) -> Callable[[], int]:
     return lambda: (NOW_MS + next(jumps)) * scale
 
 
+class JumpingClock(SystemClock):
+    def __init__(self) -> None:
+        self.time_ns = jumping_clock(10**6)
+
+
 @pytest.fixture
 def messages() -> list[bytes]:
     return [b'{"n":%d}' % n for n in range(2_000)]
@@ -33,9 +39,7 @@ def test_a_clock_that_jumps_changes_neither_order_nor_completeness(
     tmp_path: Path, messages: list[bytes]
 ) -> None:
     log = SqliteLog(tmp_path / "log.db", clock_ms=jumping_clock(1))
-    recorder = Recorder(
-        ListFeed(messages, pause_every=200), log, commit_ms=1, clock_ns=jumping_clock(10**6)
-    )
+    recorder = Recorder(ListFeed(messages, pause_every=200), log, commit_ms=1, clock=JumpingClock())
     asyncio.run(recorder.run(asyncio.Event()))
     reader = SqliteReader(tmp_path / "log.db")
     store = LocalStore(tmp_path / "lake")

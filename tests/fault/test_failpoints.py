@@ -14,7 +14,7 @@ import pytest
 
 from proofs.kills import TICKHOUSE, Road
 from proofs.stages import Stages
-from tickhouse.source.address import open_feed
+from tickhouse.source.address import FeedOptions, open_feed
 
 SOURCES = Path(__file__).parents[2] / "src" / "tickhouse"
 FRAMES = 400
@@ -70,7 +70,7 @@ def levels(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("levels")
     data = folder / "data"
     stages = Stages(data)
-    feed = open_feed(SOURCE, truth_path=data / "truth.json")
+    feed = open_feed(SOURCE, FeedOptions(truth_path=data / "truth.json"))
     steps = {
         "record": lambda: None,
         "land": lambda: stages.only_record(feed),
@@ -91,7 +91,7 @@ def test_a_kill_at_a_failpoint_heals(point: str, levels: dict[str, Path], tmp_pa
 
     code = strike(data, point)
     stages = Stages(data)
-    stages.record(open_feed(SOURCE, truth_path=data / "truth.json"))
+    stages.record(open_feed(SOURCE, FeedOptions(truth_path=data / "truth.json")))
     stages.refine()
     audit = stages.audit(truth=True)
     ((trades, frames),) = stages.warehouse.query(

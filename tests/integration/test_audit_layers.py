@@ -15,7 +15,7 @@ from tickhouse.audit.report import describe
 from tickhouse.bronze.chain import find_chains
 from tickhouse.bronze.object import pack, unpack
 from tickhouse.model.positions import Stream, TopicPartition
-from tickhouse.source.address import open_feed
+from tickhouse.source.address import FeedOptions, open_feed
 from tickhouse.source.truth import read_truth
 
 
@@ -627,7 +627,8 @@ def test_a_frame_delivered_twice_under_two_sessions_is_found_by_truth_alone(
     tmp_path: Path,
 ) -> None:
     stages = Stages(tmp_path / "data")
-    stages.record(open_feed(f"{SIMULATOR}500", truth_path=tmp_path / "data" / "truth.json"))
+    options = FeedOptions(truth_path=tmp_path / "data" / "truth.json")
+    stages.record(open_feed(f"{SIMULATOR}500", options))
     again = open_feed(f"{SIMULATOR}500")
     again.resumes = False
     stages.record(again)

@@ -15,7 +15,7 @@ from tickhouse.audit.report import AuditReport, LayerReport
 from tickhouse.bronze.chain import Chain, find_chains
 from tickhouse.bronze.local import LocalStore
 from tickhouse.model.positions import ChainId, Stream
-from tickhouse.source.address import open_feed
+from tickhouse.source.address import FeedOptions, open_feed
 from tickhouse.stream.sqlite import SqliteReader
 from tickhouse.transform.published import PublishedGold
 from tickhouse.warehouse.duckdb import DuckDBWarehouse
@@ -31,7 +31,8 @@ def make_road(folder: Path) -> None:
     stages.loader = Loader(stages.store, stages.warehouse, objects_max=9)
     stages.record(open_feed(f"replay:{FINNHUB}?speed=max"))
     for frames in range(100, 600, 100):
-        stages.record(open_feed(f"{SIMULATOR}{frames}", truth_path=folder / "truth.json"))
+        options = FeedOptions(truth_path=folder / "truth.json")
+        stages.record(open_feed(f"{SIMULATOR}{frames}", options))
     while stages.loader.load_once().load_id is not None:
         stages.publisher.publish(stages.builder.build().load_id)
     stages.close()

@@ -5,8 +5,8 @@ from collections.abc import AsyncIterator, Sequence
 
 from tickhouse.errors import FeedClosedError
 from tickhouse.model.positions import Stream
-from tickhouse.model.session import Gap, Mode
-from tickhouse.source.feed import Arrivals
+from tickhouse.model.session import Mode  # noqa: TC001 - annotates an attribute
+from tickhouse.source.feed import Arrivals, Delivery, History
 
 
 class ListFeed:
@@ -45,7 +45,13 @@ class ListFeed:
         self.acknowledged: dict[int, int] = {}
         self.delivered = asyncio.Event()
 
-    async def connect(self, shard: int, cursor: int) -> AsyncIterator[Arrivals | Gap]:
+    def begin(self, history: History) -> None:
+        pass
+
+    def waits(self, shard: int) -> bool:
+        return self.resumes
+
+    async def connect(self, shard: int, cursor: int) -> AsyncIterator[Delivery]:
         for start in range(cursor, len(self.payloads), self.batch):
             if self.breaks_after and start >= self.breaks_after[0]:
                 self.breaks_after.pop(0)

@@ -8,7 +8,7 @@ import pytest
 from support.processes import run_killed
 from tickhouse.model.frame import Envelope, decode_envelope
 from tickhouse.model.positions import Stream, TopicPartition
-from tickhouse.source.address import open_feed
+from tickhouse.source.address import FeedOptions, open_feed
 from tickhouse.source.simulator import Simulator
 from tickhouse.source.truth import read_truth, recompute
 from tickhouse.stream.recorder import Recorder
@@ -24,7 +24,7 @@ def record(url: str, folder: str) -> None:
     """Record a feed until it is drained; a small buffer makes it wait for many commits."""
     data = Path(folder)
     log = SqliteLog(data / "log.db")
-    feed = open_feed(url, truth_path=data / "truth.json")
+    feed = open_feed(url, FeedOptions(truth_path=data / "truth.json"))
     try:
         recorder = Recorder(feed, log, commit_bytes=100_000, buffer_bytes=100_000)
         asyncio.run(recorder.run(asyncio.Event()))

@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from tickhouse.errors import ConfigError
-from tickhouse.source.address import open_feed
+from tickhouse.source.address import FeedOptions, open_feed
 from tickhouse.source.simulator import Simulator
 from tickhouse.source.truth import (
     STEP_BLOCKS_MAX,
@@ -25,7 +25,7 @@ URL = "sim://sp500?symbols=20&shards=2&seed=3"
 
 
 def simulator(url: str, truth_path: Path | None = None) -> Simulator:
-    feed = open_feed(url, truth_path=truth_path)
+    feed = open_feed(url, FeedOptions(truth_path=truth_path))
     assert isinstance(feed, Simulator)
     return feed
 

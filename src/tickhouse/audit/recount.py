@@ -101,7 +101,7 @@ class Recount:
                 self.rejects["poison_record"] += 1
         elif stream is Stream.SESSIONS:
             self._add_event(frame, is_built=is_built)
-        else:
+        elif stream is Stream.TRADES:
             self._add_trades(frame, is_built=is_built)
 
     def _add_trades(self, frame: Frame, *, is_built: bool) -> None:
@@ -140,7 +140,7 @@ class Recount:
             track.opened = event
         elif isinstance(event, Closed):
             track.closed = event
-        else:
+        elif isinstance(event, Gap):
             _add_gap(track, event)
 
     def finish(self) -> None:

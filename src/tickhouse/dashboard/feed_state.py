@@ -56,6 +56,8 @@ class FeedState:
             case Gap():
                 self.gaps += 1
                 self.last_gap = event.cause
+            case _:
+                pass
 
     def take_source(self, source: str) -> None:
         """Learn the mode from a trade frame's source, where no session event told it."""

@@ -12,6 +12,8 @@ class Stream(StrEnum):
     """A road of its own through log, lake and bronze tables; chosen by a frame's origin."""
 
     TRADES = "trades"
+    QUOTES = "quotes"
+    REFERENCE = "reference"
     SESSIONS = "sessions"
 
 

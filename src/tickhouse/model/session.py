@@ -56,7 +56,7 @@ class Closed(msgspec.Struct, frozen=True, tag_field="event", tag="closed"):
 
 
 class Gap(msgspec.Struct, frozen=True, tag_field="event", tag="gap"):
-    """Messages that the feed had and the log has not.
+    """Messages that the feed had and the log has not, or (`filled_by`) has since.
 
     Attributes:
         at: UNIX nanoseconds UTC of the record.
@@ -67,6 +67,9 @@ class Gap(msgspec.Struct, frozen=True, tag_field="event", tag="gap"):
         symbols: symbols concerned; empty = all of the connection.
         cause: why, in words ("frame of 2097152 bytes is over the limit", "disk full", …).
         filled_by: what filled the gap afterwards, if anything did.
+        name: the gap's name where the feed found it (seq_from is None): a later event of the same
+            name tells more of the same gap, such as what filled it.
+        id_from, id_to: trade ids that are missing, both inclusive, where the feed numbers trades.
     """
 
     at: int
@@ -78,9 +81,47 @@ class Gap(msgspec.Struct, frozen=True, tag_field="event", tag="gap"):
     symbols: list[str]
     cause: str
     filled_by: str | None = None
+    name: str | None = None
+    id_from: int | None = None
+    id_to: int | None = None
 
 
-SessionEvent = Opened | Closed | Gap
+class Remote(msgspec.Struct, frozen=True, tag_field="event", tag="remote"):
+    """What the server said of the connection itself.
+
+    Attributes:
+        at: UNIX nanoseconds UTC.
+        ray: the server's own name of the connection (header `CF-Ray`), for questions to it.
+        clock_offset_ms: the server's clock (header `Date`, whole seconds) less ours; None = unsaid.
+    """
+
+    at: int
+    ray: str | None = None
+    clock_offset_ms: int | None = None
+
+
+Channel = Literal["socket", "polling", "none"]
+
+
+class Coverage(msgspec.Struct, frozen=True, tag_field="event", tag="coverage"):
+    """From now on these symbols come this way.
+
+    Attributes:
+        at: UNIX nanoseconds UTC.
+        channel: socket (trades as they happen), polling (quotes now and then) or none.
+        symbols: as the feed writes them.
+        reason: why, in words ("subscribed", "beyond the plan's 50", "silent for 900 s", …).
+        every_s: achieved seconds between two quotes of a symbol, where polled.
+    """
+
+    at: int
+    channel: Channel
+    symbols: list[str]
+    reason: str
+    every_s: float | None = None
+
+
+SessionEvent = Opened | Closed | Gap | Remote | Coverage
 
 _event_decoder = msgspec.json.Decoder(SessionEvent)
 

@@ -17,6 +17,7 @@ from tickhouse.stream.sqlite import SqliteLog, SqliteReader
 
 if TYPE_CHECKING:
     from tickhouse.source.feed import Feed
+    from tickhouse.source.options import FinnhubOptions
     from tickhouse.transform.builder import Builder
     from tickhouse.warehouse.duckdb import DuckDBWarehouse
 
@@ -83,9 +84,41 @@ def make_builder(warehouse: "DuckDBWarehouse", work_folder: Path) -> "Builder":
 
 def open_source(settings: Settings) -> "Feed":
     """The feed."""
-    from tickhouse.source.address import open_feed
+    from tickhouse.source.address import FeedOptions, open_feed
+    from tickhouse.source.options import BinanceOptions
 
-    return open_feed(settings.source, truth_path=settings.data / "truth.json")
+    options = FeedOptions(
+        truth_path=settings.data / "truth.json",
+        finnhub=finnhub_options(settings),
+        binance=BinanceOptions(settings.binance_ws_url, settings.binance_rest_url),
+    )
+    return open_feed(settings.source, options)
+
+
+def finnhub_options(settings: Settings) -> "FinnhubOptions":
+    """Finnhub's key, plan and addresses.
+
+    Raises:
+        ConfigError: the key's file cannot be read.
+    """
+    from tickhouse.source.options import FinnhubOptions
+    from tickhouse.source.secret import Secret
+
+    token = settings.finnhub_token.get_secret_value()
+    if not token and settings.finnhub_token_file is not None:
+        try:
+            token = settings.finnhub_token_file.read_text()
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigError(f"finnhub_token_file: {error}") from error
+    return FinnhubOptions(
+        token=Secret(token.strip()),
+        ws_url=settings.finnhub_ws_url,
+        rest_url=settings.finnhub_rest_url,
+        can_fetch_ticks=settings.finnhub_plan == "premium",
+        symbols_max=settings.finnhub_symbols_max,
+        calls_per_minute=settings.finnhub_calls_per_minute,
+        silence_s=settings.finnhub_silence_s,
+    )
 
 
 def probe_conditional_put(settings: Settings) -> str:

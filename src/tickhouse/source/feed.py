@@ -1,12 +1,13 @@
 """The interface of a feed: where frames come from."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Protocol
 
 import msgspec
 
+from tickhouse.model.frame import Envelope
 from tickhouse.model.positions import Stream
-from tickhouse.model.session import Gap, Mode
+from tickhouse.model.session import Coverage, Gap, Mode, Remote, SessionEvent
 
 
 class Arrivals(msgspec.Struct, frozen=True):
@@ -17,12 +18,30 @@ class Arrivals(msgspec.Struct, frozen=True):
         received_at_ns: receipt, UNIX nanoseconds UTC.
         stream: the stream these messages belong to, by their origin.
         symbol: where the payload does not name its symbol (REST bodies).
+        source: mode and payload kind (`Envelope.src`), where it is not the feed's own.
     """
 
     payloads: list[bytes]
     received_at_ns: int
     stream: Stream = Stream.TRADES
     symbol: str | None = None
+    source: str | None = None
+
+
+Delivery = Arrivals | Gap | Coverage | Remote
+"""What a connection yields: messages, and events of the session that only the feed knows."""
+
+
+class History(Protocol):
+    """What the log already holds, newest first: where a live feed finds what it has missed."""
+
+    def frames(self, stream: Stream, shard: int) -> Iterator[Envelope]:
+        """Durable frames of a shard, from the newest back; read batch by batch as consumed."""
+        ...
+
+    def events(self, shard: int) -> Iterator[tuple[str, SessionEvent]]:
+        """Durable session events of a shard with their session's id, from the newest back."""
+        ...
 
 
 class Feed(Protocol):
@@ -37,6 +56,9 @@ class Feed(Protocol):
         shards: number of connections.
         endless: whether it goes on until stopped.
         resumes: whether `connect` can go on at a cursor. A feed that cannot gets cursor 0.
+
+    A connection whose iterator is not advanced holds back what it has: that costs a replay or a
+    poller nothing (`waits`), and a socket what arrives meanwhile.
     """
 
     url: str
@@ -46,7 +68,15 @@ class Feed(Protocol):
     endless: bool
     resumes: bool
 
-    def connect(self, shard: int, cursor: int) -> AsyncIterator[Arrivals | Gap]:
+    def begin(self, history: History) -> None:
+        """Told once, before the first connection: what the log holds."""
+        ...
+
+    def waits(self, shard: int) -> bool:
+        """Whether a shard loses nothing while nobody takes what it has."""
+        ...
+
+    def connect(self, shard: int, cursor: int) -> AsyncIterator[Delivery]:
         """Open one connection and yield what it delivers.
 
         The iterator ends where the feed is drained.

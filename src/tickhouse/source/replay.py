@@ -14,7 +14,7 @@ from typing import Final
 from tickhouse.errors import ConfigError
 from tickhouse.model.session import Mode  # noqa: TC001 - annotates an attribute
 from tickhouse.model.units import NANOS_PER_SECOND
-from tickhouse.source.feed import Arrivals
+from tickhouse.source.feed import Arrivals, History
 from tickhouse.source.parameters import Parameters, split_query
 from tickhouse.source.recording import (
     KINDS,
@@ -70,6 +70,13 @@ class Replay:
         self._clock = clock
         self._clock_ns = clock_ns
         self._sleep = sleep
+
+    def begin(self, history: History) -> None:
+        """The cursor is all that matters."""
+
+    def waits(self, shard: int) -> bool:  # noqa: ARG002 - all alike
+        """What is not taken comes later."""
+        return True
 
     async def connect(self, shard: int, cursor: int) -> AsyncIterator[Arrivals]:  # noqa: ARG002 - one shard
         """See `Feed.connect`; the cursor counts messages of the merged files."""

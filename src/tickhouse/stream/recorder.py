@@ -9,22 +9,26 @@ recorded gap.
 
 import asyncio
 import contextlib
-import time
-from collections.abc import AsyncIterator, Callable, Sequence
+import random
+from collections.abc import AsyncIterator, Sequence
 from typing import Any, Final
 
 import msgspec
 
+from tickhouse.clock import SYSTEM_CLOCK, Clock
 from tickhouse.errors import FeedClosedError, RefusedError, TransientError
 from tickhouse.model.frame import FRAME_BYTES_MAX, decode_envelope, encode_frames
 from tickhouse.model.positions import Stream, TopicPartition
-from tickhouse.model.session import SESSION_SOURCE, Gap, Opened, SessionEvent
-from tickhouse.source.feed import Arrivals, Feed
+from tickhouse.model.session import SESSION_SOURCE, Opened, SessionEvent
+from tickhouse.source.feed import Arrivals, Delivery, Feed
+from tickhouse.stream.history import LogHistory
 from tickhouse.stream.log import Append, Log
 from tickhouse.stream.session import OpenSession, find_resume_point, gap_of_refused
 from tickhouse.telemetry import Report, get_logger
 
 RECONNECT_S_MAX: Final = 60.0
+STABLE_S: Final = 60.0
+"""A connection that lived so long starts the backoff anew."""
 RETRY_S: Final = 1.0
 
 _log = get_logger("record")
@@ -39,7 +43,7 @@ class Recorder:
         commit_ms: a frame waits at most this long for its commit.
         commit_bytes: a buffer of this size is committed at once.
         buffer_bytes: above this the connections wait (or, if they cannot, are shed).
-        clock_ns: wall clock, UNIX nanoseconds; data only.
+        clock: of receipts, waits and backoff.
         report: told the state and the facts of the moment after each commit.
     """
 
@@ -51,7 +55,7 @@ class Recorder:
         commit_ms: int = 20,
         commit_bytes: int = 4 << 20,
         buffer_bytes: int = 64 << 20,
-        clock_ns: Callable[[], int] = time.time_ns,
+        clock: Clock = SYSTEM_CLOCK,
         report: Report = lambda _state, _facts: None,
     ) -> None:
         self._feed = feed
@@ -59,7 +63,7 @@ class Recorder:
         self._commit_s = commit_ms / 1000
         self._commit_bytes = commit_bytes
         self._buffer_bytes = buffer_bytes
-        self._clock_ns = clock_ns
+        self._clock = clock
         self._report = report
         self._buffer: dict[TopicPartition, list[bytes]] = {}
         self._buffered = 0
@@ -79,6 +83,7 @@ class Recorder:
         Raises:
             ConfigError: the feed refuses for good.
         """
+        self._feed.begin(LogHistory(self._log))
         committer = asyncio.create_task(self._commit_until_done())
         shards = [
             asyncio.create_task(self._record_shard(shard)) for shard in range(self._feed.shards)
@@ -115,15 +120,15 @@ class Recorder:
     async def _record_shard(self, shard: int) -> None:
         backoff_s = RETRY_S
         while True:
-            started = time.monotonic()
+            started = self._clock.monotonic()
             try:
                 await self._record_session(shard)
             except FeedClosedError as error:
-                if time.monotonic() - started > RECONNECT_S_MAX:
+                if self._clock.monotonic() - started > STABLE_S:
                     backoff_s = RETRY_S
-                delay_s = max(error.retry_after_s, backoff_s)
+                delay_s = max(error.retry_after_s, backoff_s * random.uniform(0.5, 1.0))  # noqa: S311 - jitter
                 _log.warning("session_lost", shard=shard, reason=error.reason, retry_s=delay_s)
-                await asyncio.sleep(delay_s)
+                await self._clock.sleep(delay_s)
                 await self._all_durable.wait()
                 backoff_s = min(backoff_s * 2, RECONNECT_S_MAX)
             else:
@@ -135,7 +140,7 @@ class Recorder:
         session = OpenSession(shard)
         self._cursors[shard] = cursor
         opened = Opened(
-            at=self._clock_ns(),
+            at=self._clock.time_ns(),
             shard=shard,
             feed=self._feed.url,
             mode=self._feed.mode,
@@ -156,17 +161,17 @@ class Recorder:
             raise
         finally:
             await _close(arrivals)
-            self._put_event(session, session.closed(self._clock_ns(), reason))
+            self._put_event(session, session.closed(self._clock.time_ns(), reason))
             _log.info("session_closed", shard=shard, session=session.id, reason=reason)
 
-    def _take(self, session: OpenSession, item: Arrivals | Gap) -> None:
-        if isinstance(item, Gap):
+    def _take(self, session: OpenSession, item: Delivery) -> None:
+        if not isinstance(item, Arrivals):
             self._put_event(session, item)
             return
         first = session.take_numbers(item.stream, len(item.payloads))
         frames = encode_frames(
             item.payloads,
-            source=self._feed.source,
+            source=item.source or self._feed.source,
             session=session.id,
             first_seq=first,
             received_at_ns=item.received_at_ns,
@@ -175,7 +180,8 @@ class Recorder:
         if max(map(len, frames), default=0) > FRAME_BYTES_MAX:
             frames = self._without_oversized(session, item.stream, first, frames)
         self._put(TopicPartition(item.stream, session.shard), frames)
-        self._cursors[session.shard] += len(item.payloads)
+        if item.stream is Stream.TRADES:
+            self._cursors[session.shard] += len(item.payloads)
 
     def _without_oversized(
         self, session: OpenSession, stream: Stream, first: int, frames: list[bytes]
@@ -183,7 +189,7 @@ class Recorder:
         for seq, frame in enumerate(frames, first):
             if len(frame) > FRAME_BYTES_MAX:
                 cause = f"frame of {len(frame)} bytes is over the limit of {FRAME_BYTES_MAX}"
-                event = gap_of_refused(stream, seq, 1, self._clock_ns(), cause)
+                event = gap_of_refused(stream, seq, 1, self._clock.time_ns(), cause)
                 self._put_event(session, event)
                 self.refused += 1
                 _log.error("frame_refused", session=session.id, seq=seq, cause=cause)
@@ -191,7 +197,7 @@ class Recorder:
 
     async def _wait_for_room(self, session: OpenSession) -> None:
         while self._buffered >= self._buffer_bytes:
-            if self._refused_since is not None and not self._feed.resumes:
+            if self._refused_since is not None and not self._feed.waits(session.shard):
                 self._shed(session)
                 return
             self._room.clear()
@@ -209,7 +215,7 @@ class Recorder:
         seq = 0 if oldest is None else oldest.seq
         count = session.messages[Stream.TRADES] - seq
         cause = f"shed: {self._refused_since}"
-        event = gap_of_refused(Stream.TRADES, seq, count, self._clock_ns(), cause)
+        event = gap_of_refused(Stream.TRADES, seq, count, self._clock.time_ns(), cause)
         self._put_event(session, event)
         self.refused += len(frames)
         _log.error("frames_shed", session=session.id, seq=seq, n=len(frames), cause=cause)
@@ -302,7 +308,7 @@ async def _cancel(tasks: Sequence[asyncio.Task[Any]]) -> None:
     await asyncio.wait(tasks)
 
 
-async def _close(arrivals: AsyncIterator[Arrivals | Gap]) -> None:
+async def _close(arrivals: AsyncIterator[Delivery]) -> None:
     close = getattr(arrivals, "aclose", None)
     if close is not None:
         await close()

@@ -44,7 +44,7 @@ def find_resume_point(log: LogReader, shard: int, feed: str) -> ResumePoint:
     previous: PreviousSession | None = None
     ended = _last_session(log, shard)
     last_of: PreviousSession | None = ended
-    for session, event in _events_backwards(log, shard):
+    for session, event in events_backwards(log, shard):
         if not isinstance(event, Opened):
             continue
         last = last_of.seq if last_of is not None and last_of.session == session else None
@@ -60,13 +60,13 @@ def _last_session(log: LogReader, shard: int) -> PreviousSession | None:
     """The newest session of a shard with its highest durable or refused message number."""
     newest: str | None = None
     highest = -1
-    for session, event in _events_backwards(log, shard):
+    for session, event in events_backwards(log, shard):
         newest = newest or session
         if session != newest or isinstance(event, Opened):
             break
         if isinstance(event, Closed):
             highest = max(highest, event.messages.get(Stream.TRADES, 0) - 1)
-        elif event.seq_to is not None:
+        elif isinstance(event, Gap) and event.stream == Stream.TRADES and event.seq_to is not None:
             highest = max(highest, event.seq_to)
     if newest is None:
         return None
@@ -82,7 +82,8 @@ def _last_envelope(log: LogReader, partition: TopicPartition) -> Envelope | None
     return decode_envelope(batch.values[-1]) if batch is not None and batch.values else None
 
 
-def _events_backwards(log: LogReader, shard: int) -> Iterator[tuple[str, SessionEvent]]:
+def events_backwards(log: LogReader, shard: int) -> Iterator[tuple[str, SessionEvent]]:
+    """Session events of a shard with their session's id, from the newest back."""
     partition = TopicPartition(Stream.SESSIONS, shard)
     bounds = log.bounds(partition)
     for offset in range(bounds.end - 1, bounds.begin - 1, -1):

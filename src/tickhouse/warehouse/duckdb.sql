@@ -19,6 +19,10 @@ create table if not exists bronze.trades (
     load_id bigint not null
 );
 
+create table if not exists bronze.quotes as from bronze.trades limit 0;
+
+create table if not exists bronze.reference as from bronze.trades limit 0;
+
 create table if not exists bronze.sessions as from bronze.trades limit 0;
 
 create table if not exists bronze.load_ledger (

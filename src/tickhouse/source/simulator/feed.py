@@ -12,7 +12,7 @@ import msgspec
 
 from tickhouse.model.session import Mode  # noqa: TC001 - annotates an attribute
 from tickhouse.model.units import NANOS_PER_MILLI
-from tickhouse.source.feed import Arrivals
+from tickhouse.source.feed import Arrivals, History
 from tickhouse.source.parameters import Parameters, split_query
 from tickhouse.source.simulator.frames import FrameWriter
 from tickhouse.source.simulator.market import Market
@@ -99,6 +99,13 @@ class Simulator:
         self._frame_s = float(scenario.frame_time)
         self._frame_ms = (scenario.frame_time * 1000).as_integer_ratio()
         self._step = max(1, int(ARRIVAL_TRADES_MAX / scenario.frame_trades))
+
+    def begin(self, history: History) -> None:
+        """The cursor is all that matters."""
+
+    def waits(self, shard: int) -> bool:  # noqa: ARG002 - all alike
+        """What is not taken comes later."""
+        return True
 
     async def connect(self, shard: int, cursor: int) -> AsyncIterator[Arrivals]:
         """See `Feed.connect`; the cursor is the number of the shard's next frame.
