@@ -210,7 +210,11 @@ def removed(table: str) -> str:
         ),
         (changed("silver.sessions", "shard = 9"), "silver.sessions", "only here: {"),
         (changed("gold.bars_1s", "vwap = vwap + 0.00000001"), "gold.bars_1s", "only rebuilt: {"),
-        (changed("gold.bars_1m", "close = null"), "gold.bars_1m", "'close': None"),
+        (
+            changed("gold.bars_1m", "close = null", "close is not null"),
+            "gold.bars_1m",
+            "'close': None",
+        ),
         (removed("gold.market_map"), "gold.market_map", "0 rows"),
         (
             changed("gold.completeness", "is_complete = not is_complete"),
