@@ -21,6 +21,9 @@ class FakeTime:
     def ns(self) -> int:
         return self._start_s * 1_000_000_000 + int(self.elapsed_s * 1e9)
 
+    def time_ns(self) -> int:
+        return self.ns()
+
     async def sleep(self, seconds: float) -> None:
         self.sleeps.append(seconds)
         self.elapsed_s += seconds

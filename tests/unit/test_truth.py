@@ -39,6 +39,8 @@ def count_by_hand(url: str, ranges: dict[int, range]) -> dict[str, SymbolTruth]:
             numbers, feed.frames(shard, numbers.start, numbers.stop), strict=True
         ):
             for trade in json.loads(frame, parse_float=Decimal)["data"]:
+                if not trade["p"] or not trade["v"]:
+                    continue
                 rows[trade["s"]].append((number, trade["v"], trade["v"] * Decimal(trade["p"])))
     return {
         symbol: SymbolTruth(
@@ -57,6 +59,33 @@ def test_truth_equals_a_count_over_the_frames_bytes() -> None:
 
     assert recompute(URL, {0: 1300, 1: 601}).symbols == expected
     assert sum(truth.trades for truth in expected.values()) > 4000
+
+
+def test_truth_of_exchange_days_equals_a_count_over_their_frames_faults_included() -> None:
+    url = (
+        "sim://sp500?market=exchange&symbols=20&shards=2&rate=20"
+        "&faults=double_delivery:0.05,late:0.05,null_price:0.05,zero_size:0.05"
+    )
+    expected = count_by_hand(url, {0: range(9000), 1: range(100, 601)})
+    truth = recompute(url, {0: 9000, 1: 601}, since={1: 100})
+
+    assert truth.symbols == expected
+    assert sum(found.trades for found in expected.values()) > 4000
+    assert sorted(truth.rejects) == ["missing_price", "zero_size"]
+
+
+def test_a_restart_goes_on_with_rejects_and_faults_counted_before(tmp_path: Path) -> None:
+    path = tmp_path / "truth.json"
+    url = "sim://sp500?symbols=5&faults=null_price:0.1,double_delivery:0.1"
+    for cursor in (700, 2000):
+        feed = simulator(url, path)
+        feed.acknowledge(0, cursor)
+        feed.close()
+
+    truth = read_truth(path).feeds[feed.url]
+    assert truth == recompute(feed.url, {0: 2000})
+    assert truth.rejects["missing_price"] > 100
+    assert truth.faults["double_delivery"] > 100
 
 
 def test_truth_of_a_range_starts_where_it_is_told() -> None:

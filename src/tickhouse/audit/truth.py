@@ -27,6 +27,11 @@ _OTHERS: Final = """
 select count(*) from silver.trades
 where load_id <= {built} and session_id not in (select unnest(cast(? as varchar[])))
 """
+_REJECTS: Final = """
+select reason, count(*) from silver.rejected_trades
+where load_id <= {built} and session_id in (select unnest(cast(? as varchar[])))
+group by reason
+"""
 # Gold, plus what silver has that by the tape's rules counts in no bar, less what came since.
 _GOLD: Final = """
 with gold as (
@@ -75,7 +80,7 @@ def audit_truth(
     *,
     patience: Patience,
 ) -> None:
-    """Counts, shares and dollars of every symbol are what the seed says.
+    """Counts, shares and dollars of every symbol, and rejects, are what the seed says.
 
     Args:
         ledger: the witness, read before positions were taken.
@@ -96,6 +101,8 @@ def audit_truth(
         truth = recompute(feed, found.cursors)
         rows = warehouse.query(_SILVER.format(built=positions.built), (found.sessions,))
         _compare_symbols(feed, truth, rows, layer)
+        rejected = warehouse.query(_REJECTS.format(built=positions.built), (found.sessions,))
+        _compare_rejects(feed, truth, rejected, layer)
         for symbol, sums in truth.symbols.items():
             everything[symbol] = _added(everything.get(symbol, NOTHING), _totals(sums))
     sessions = [session for found in recorded.values() for session in found.sessions]
@@ -153,6 +160,14 @@ def _compare_symbols(feed: str, truth: Truth, rows: list[Row], layer: Layer) -> 
     for symbol in sorted({*truth.symbols, *found}):
         expected = _totals(truth.symbols[symbol]) if symbol in truth.symbols else NOTHING
         _compare(f"{symbol} of {feed}", expected, found.get(symbol, NOTHING), "silver", layer)
+
+
+def _compare_rejects(feed: str, truth: Truth, rows: list[Row], layer: Layer) -> None:
+    found: dict[str, int] = {row[0]: row[1] for row in rows}
+    for reason in sorted({*truth.rejects, *found}):
+        expected = truth.rejects.get(reason, 0)
+        layer.checked += expected
+        layer.compare(f"{reason} of {feed}", "rejects", expected, found.get(reason, 0))
 
 
 def _compare_gold(everything: Mapping[str, Totals], rows: list[Row], layer: Layer) -> None:

@@ -55,7 +55,7 @@ def _open_simulator(rest: str, options: FeedOptions) -> Feed:
     from tickhouse.source.truth import TruthKeeper
 
     scenario, delivery = read_address(rest)
-    feed = Simulator(scenario, delivery)
+    feed = Simulator(scenario, delivery, clock=options.clock)
     if options.truth_path is not None:
         feed.witness = TruthKeeper(options.truth_path, feed.markets, feed=feed.url)
     return feed

@@ -1,12 +1,14 @@
 """The simulator's truth: what a warehouse must hold, known without looking at it.
 
 The ledger (`<data>/truth.json`) says for each simulated feed how many frames of each shard the
-recorder has acknowledged, and per symbol the count, shares and dollars in them. It is a witness of
-what was acknowledged, up to a second behind the log after a kill, never ahead of it. The sums need
-not be believed: `recompute` derives them from the feed's address and the cursors alone.
+recorder has acknowledged, per symbol the count, shares and dollars of the trades in them, how many
+prints in them are none (by reason), and how often each fault struck. It is a witness of what was
+acknowledged, up to a second behind the log after a kill, never ahead of it. The sums need not be
+believed: `recompute` derives them from the feed's address and the cursors alone.
 """
 
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal
 from pathlib import Path
@@ -16,14 +18,23 @@ import msgspec
 import numpy as np
 
 from tickhouse.errors import ConfigError
-from tickhouse.source.simulator.feed import read_address
-from tickhouse.source.simulator.market import Block, Ints, Market
+from tickhouse.source.simulator.block import Block
+from tickhouse.source.simulator.draws import Ints
+from tickhouse.source.simulator.faults import (
+    DISCONNECTED,
+    LATE_US_MIN,
+    NO_PRICE,
+    REPEATED,
+    REVERSED,
+)
+from tickhouse.source.simulator.feed import open_markets, read_address
+from tickhouse.source.simulator.market import Market
 from tickhouse.source.simulator.scenario import GENERATOR
 from tickhouse.telemetry import failpoint, get_logger, write_json_atomically
 
 LEDGER_VERSION: Final = 1
 WRITE_INTERVAL_S: Final = 1.0
-STEP_BLOCKS_MAX: Final = 64
+STEP_BLOCKS_MAX: Final = 16
 """Blocks added in one acknowledgement, which must not hold up the recorder."""
 PRICE_EXPONENT: Final = -4
 
@@ -55,12 +66,17 @@ class Truth(msgspec.Struct, frozen=True):
         generator: version of the simulator that made the frames.
         acknowledged: per shard, the number after the last frame counted.
         symbols: sums of each symbol that traded.
+        rejects: prints that must not become trades, by silver's reason.
+        faults: how often each fault struck: prints `late`, frames `out_of_order` and
+            `double_delivery`, and `disconnect`s before a frame.
     """
 
     feed: str
     generator: int
     acknowledged: dict[int, int]
     symbols: dict[str, SymbolTruth]
+    rejects: dict[str, int] = {}
+    faults: dict[str, int] = {}
 
 
 class TruthLedger(msgspec.Struct, frozen=True):
@@ -76,14 +92,18 @@ class Totals:
     def __init__(self, markets: Sequence[Market]) -> None:
         self.cursors = dict.fromkeys(range(len(markets)), 0)
         self._markets = markets
-        self._sums = [_ShardSums(len(market.listings)) for market in markets]
+        self._sums = [_ShardSums(len(market.symbols)) for market in markets]
+        self._rejects: Counter[str] = Counter()
+        self._faults: Counter[str] = Counter()
 
     def start(self, truth: Truth) -> None:
         """Go on from sums known already."""
         self.cursors.update(truth.acknowledged)
+        self._rejects.update(truth.rejects)
+        self._faults.update(truth.faults)
         for market, sums in zip(self._markets, self._sums, strict=True):
-            for column, listing in enumerate(market.listings):
-                known = truth.symbols.get(listing.symbol)
+            for column, symbol in enumerate(market.symbols):
+                known = truth.symbols.get(symbol)
                 if known is not None:
                     sums.start(column, known)
 
@@ -92,20 +112,54 @@ class Totals:
         market = self._markets[shard]
         while (start := self.cursors[shard]) < cursor and blocks_max != 0:
             block = market.block_of(start)
+            if block is None:
+                break
             end = min(cursor, block.end)
             self._sums[shard].add(block, start, end)
+            self._rejects.update(count_rejects(block, start, end))
+            self._faults.update(count_faults(block, start, end))
             self.cursors[shard] = end
             blocks_max = None if blocks_max is None else blocks_max - 1
 
     def truth(self, feed: str) -> Truth:
         """The sums so far."""
         symbols = {
-            listing.symbol: truth
+            symbol: truth
             for market, sums in zip(self._markets, self._sums, strict=True)
-            for column, listing in enumerate(market.listings)
+            for column, symbol in enumerate(market.symbols)
             if (truth := sums.truth(column)) is not None
         }
-        return Truth(feed, GENERATOR, dict(self.cursors), symbols)
+        rejects, faults = (dict(sorted(each.items())) for each in (self._rejects, self._faults))
+        return Truth(feed, GENERATOR, dict(self.cursors), symbols, rejects, faults)
+
+
+def count_rejects(block: Block, start: int, end: int) -> dict[str, int]:
+    """Prints of the frames `start .. end` of a block that are no trades, by reason."""
+    trades = block.trades(start, end)
+    price, size = block.price[trades], block.size[trades]
+    counts = {
+        "missing_price": int(np.count_nonzero(price == NO_PRICE)),
+        "bad_price": int(np.count_nonzero(price == 0)),
+        "zero_size": int(np.count_nonzero((price > 0) & (size == 0))),
+    }
+    return {reason: count for reason, count in counts.items() if count}
+
+
+def count_faults(block: Block, start: int, end: int) -> dict[str, int]:
+    """Faults of the frames `start .. end` of a block that change no trade."""
+    flags = block.frame_faults[start - block.first : end - block.first]
+    due_ms = np.repeat(
+        block.due_us[start - block.first : end - block.first] // 1000,
+        np.diff(block.bounds[start - block.first : end - block.first + 1]),
+    )
+    wait_ms = due_ms - block.event_ms[block.trades(start, end)]
+    counts = {
+        "late": int(np.count_nonzero(wait_ms >= LATE_US_MIN // 1000)),
+        "out_of_order": int(np.count_nonzero(flags & REVERSED)),
+        "double_delivery": int(np.count_nonzero(flags & REPEATED)),
+        "disconnect": int(np.count_nonzero(flags & DISCONNECTED)),
+    }
+    return {fault: count for fault, count in counts.items() if count}
 
 
 class _ShardSums:
@@ -125,15 +179,18 @@ class _ShardSums:
 
     def add(self, block: Block, start: int, end: int) -> None:
         bounds = block.bounds[start - block.first : end - block.first + 1]
-        trades = slice(int(bounds[0]), int(bounds[-1]))
-        symbol, size = block.symbol[trades], block.size[trades]
         frame = np.repeat(np.arange(start, end), np.diff(bounds))
+        trades = block.trades(start, end)
+        symbol, size, price = block.symbol[trades], block.size[trades], block.price[trades]
+        is_trade = (price > 0) & (size > 0)
+        if not is_trade.all():
+            symbol, size, price, frame = (each[is_trade] for each in (symbol, size, price, frame))
         first, last = (np.full(self._symbols, -1, dtype=np.int64) for _ in range(2))
         last[symbol] = frame
         first[symbol[::-1]] = frame[::-1]
         counts = np.bincount(symbol, minlength=self._symbols)
         shares = self._sum(symbol, size)
-        units = self._sum(symbol, block.price[trades] * size)
+        units = self._sum(symbol, price * size)
         for column in np.flatnonzero(counts).tolist():
             self._trades[column] += int(counts[column])
             self._shares[column] += int(shares[column])
@@ -255,11 +312,11 @@ def recompute(
     scheme, _, rest = source_url.partition("://")
     if scheme != "sim":
         raise ConfigError(f"truth: {source_url!r} is not a simulator's address (sim://…)")
-    scenario, _ = read_address(rest)
+    scenario, delivery = read_address(rest)
     beyond = sorted(set(cursors) - set(range(scenario.shards)))
     if beyond:
         raise ConfigError(f"truth: {source_url!r} has {scenario.shards} shards; asked for {beyond}")
-    totals = Totals([Market(scenario, shard) for shard in range(scenario.shards)])
+    totals = Totals(open_markets(scenario, delivery))
     totals.cursors.update(since or {})
     for shard, cursor in cursors.items():
         totals.advance(shard, cursor)

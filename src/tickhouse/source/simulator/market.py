@@ -1,246 +1,198 @@
-"""The simulated market: any frame from its number alone, in vectorised blocks.
+"""The simulated market: any frame of a shard from its number, in vectorised blocks.
 
-Frame `k` of a shard is a function of (scenario, shard, k), so a restart goes on at any cursor and
-anyone can compute the truth anew. Prices need no history: the logarithm of a price is a sum of
-smoothed random lattices over virtual time, coarse to fine, the amplitude growing with the square
-root of the period as a random walk's does, plus bid-ask bounce. Lattices combine a market, a sector
-and an own factor.
-
-Only raw random bits, integer tables and the four basic operations of arithmetic are used: their
-results are the same on every machine and in every version of numpy, which those of random
-distributions, `exp` or `pow` are not.
+Frame `k` of a shard is a function of (scenario, shard, k) and, on the exchange, of the first day;
+so a restart goes on at any cursor and anyone can compute the truth anew. Two schedules of arrival
+share prices, sizes, conditions and faults: an open market, whose frames come evenly for ever, and
+exchange days (`sessions`).
 """
 
-from collections.abc import Sequence
 from functools import lru_cache
-from math import exp, sqrt
-from statistics import NormalDist
-from typing import Any, Final
+from itertools import pairwise
+from typing import Final, Protocol
 
-import msgspec
 import numpy as np
-from numpy.typing import NDArray
 
-from tickhouse.source.simulator.scenario import FRAME_SIZE_WEIGHTS, Scenario, read_universe
-
-PRICE_UNITS: Final = 10_000
-"""Prices are integers in 1e-4 of a dollar."""
-CENT: Final = PRICE_UNITS // 100
-PERIODS_S: Final = (4, 16, 64, 256, 1024, 4096, 16384, 65536)
-VOLATILITY_PER_ROOT_S: Final = 0.6e-4
-"""Some 7 basis points a minute."""
-MARKET_SHARE: Final = 0.6
-SECTOR_SHARE: Final = 0.4
-OWN_SHARE: Final = 0.7
-HALF_SPREAD: Final = 1.0e-4
-"""Of the price; half a cent at least."""
-SUB_PENNY_OF_256: Final = 102
-"""Off-exchange prints (40 %) are priced inside the spread, in hundredths of a cent."""
-
-TABLE: Final = 1 << 16
-ODD_LOT_ENTRIES: Final = TABLE * 3 // 4
-HUNDRED_ENTRIES: Final = TABLE * 15 // 100
-BLOCK_TRADE_ENTRIES: Final = 40
-BLOCK_TRADE_SIZE: Final = 10_000
-
-CONDITIONS: Final = (
-    b'["1","12"]',
-    b'["1","8","12"]',
-    b'["1"]',
-    b'["1","8"]',
-    b"[]",
-    b'["1","41"]',
-    b'["3"]',
-    b'["1","32"]',
-    b'["21"]',
+from tickhouse.source.simulator.block import Block, Flags, frame_flags, gather
+from tickhouse.source.simulator.draws import (
+    Bits,
+    Ints,
+    draw,
+    field,
+    is_below,
+    key,
+    ranges,
+    scramble,
+    table,
 )
-"""Condition codes as they stand in a frame; the first two are those of odd lots."""
-ODD_LOT_CONDITIONS: Final = 2
-_ODD_LOT_WEIGHTS: Final = (72, 28)
-_ROUND_LOT_WEIGHTS: Final = (4500, 2800, 1400, 937, 60, 300, 3)
+from tickhouse.source.simulator.faults import (
+    LATE_US_MAX,
+    LATE_US_MIN,
+    NO_PRICE,
+    REPEATED,
+    REVERSED,
+    Faults,
+)
+from tickhouse.source.simulator.marks import sizes_and_conditions
+from tickhouse.source.simulator.prices import Axis, Prices
+from tickhouse.source.simulator.profiles import rank_weights
+from tickhouse.source.simulator.scenario import FRAME_SIZE_WEIGHTS, Scenario
+from tickhouse.source.simulator.universe import Roster
 
-Ints = NDArray[np.int64]
-Floats = NDArray[np.float64]
-Bits = NDArray[np.uint64]
+DAY_S: Final = 1 << 16
+"""Virtual seconds of an open market's "day", which only prices know of."""
+MICROS: Final = 1_000_000
+
+_FRAMES, _TRADES, _FRAME_FAULTS = range(30, 33)
+_MARKS: Final = np.uint64(0xAF251AF3B0F025B5)
+_REJECTS: Final = np.uint64(0xB564EF22EC7AECE5)
+_LATE: Final = np.uint64(0xF7C2EBC08F67F2B5)
+_FRAME_SIZES: Final = 1 + table(FRAME_SIZE_WEIGHTS)
 
 
-class Block(msgspec.Struct, frozen=True):
-    """Trades of consecutive frames of a shard.
+class Market(Protocol):
+    """One shard of a scenario.
 
     Attributes:
-        first: number of the first frame.
-        bounds: frame n of the block holds trades `bounds[n] .. bounds[n + 1]`.
-        symbol: index in the shard's listings, per trade.
-        price: in 1e-4 dollars, per trade.
-        size: shares, per trade.
-        condition: index in `CONDITIONS`, per trade.
+        symbols: those of its trades; `Block.symbol` counts them.
     """
 
-    first: int
-    bounds: Ints
-    symbol: Ints
-    price: Ints
-    size: Ints
-    condition: Ints
+    symbols: list[str]
 
-    @property
-    def end(self) -> int:
-        """Number after the last frame."""
-        return self.first + len(self.bounds) - 1
+    def block_of(self, frame: int) -> Block | None:
+        """The block that holds a frame; None where the market has ended before."""
+        ...
+
+    def reach(self, frame: int, *, steps_max: int) -> bool:
+        """Do some of the work that finding a frame takes; True when it is done."""
+        ...
 
 
-def _table(weights: Sequence[int], entries: int = TABLE) -> Ints:
-    """The numbers 0 .. n - 1, each as often as its weight, over `entries` places."""
-    total, reached, edges = sum(weights), 0, [0]
-    for weight in weights:
-        reached += weight
-        edges.append(reached * entries // total)
-    return np.repeat(np.arange(len(weights)), np.diff(edges)).astype(np.int64)
+def shard_ranks(scenario: Scenario, shard: int) -> range:
+    """Places in the universe of a shard's symbols."""
+    return range(shard, scenario.symbols, scenario.shards)
 
 
-def _size_table() -> Ints:
-    """Sizes: three quarters odd lots, 15 % exactly 100, the rest larger, a few blocks."""
-    small = [round(1e9 * (sqrt(size) - sqrt(size - 1))) for size in range(1, 100)]
-    odd = 1 + _table(small, ODD_LOT_ENTRIES)
-    count = TABLE - ODD_LOT_ENTRIES - HUNDRED_ENTRIES
-    normal = NormalDist(0.9, 0.9)
-    larger = [
-        100 * max(2, round(exp(normal.inv_cdf((place + 0.5) / count)))) for place in range(count)
-    ]
-    larger[-BLOCK_TRADE_ENTRIES:] = [
-        BLOCK_TRADE_SIZE + 1000 * place for place in range(BLOCK_TRADE_ENTRIES)
-    ]
-    return np.concatenate([odd, np.full(HUNDRED_ENTRIES, 100), larger]).astype(np.int64)
+def strike(faults: Faults, bits: Bits, price: Ints, size: Ints) -> None:
+    """Make rejects of some prints, in place.
+
+    Args:
+        faults: how many.
+        bits: random, one word a print.
+        price: in 1e-4 dollars.
+        size: shares.
+    """
+    if not (faults.null_price or faults.zero_price or faults.zero_size):
+        return
+    share = scramble(bits + _REJECTS)
+    start = faults.null_price + faults.zero_price
+    size[is_below(share, start + faults.zero_size)] = 0
+    struck = is_below(share, start)
+    size[struck] = 1
+    price[struck] = 0
+    price[is_below(share, faults.null_price)] = NO_PRICE
 
 
-_FRAME_SIZES: Final = 1 + _table(FRAME_SIZE_WEIGHTS)
-_SIZES: Final = _size_table()
-_CONDITIONS: Final = np.stack(
-    [_table(_ODD_LOT_WEIGHTS), ODD_LOT_CONDITIONS + _table(_ROUND_LOT_WEIGHTS)]
-)
-_EXP_TERMS: Final = (1 / 720, 1 / 120, 1 / 24, 1 / 6, 1 / 2, 1.0, 1.0)
+def mark_bits(bits: Bits) -> Bits:
+    """Random words for the marks of prints, from the words that they came by."""
+    return scramble(bits + _MARKS)
 
 
-def _bits(count: int, *entropy: int) -> Bits:
-    return np.asarray(np.random.PCG64(list(entropy)).random_raw(count), dtype=np.uint64)
+class OpenMarket(Market):
+    """A market that never closes: frames come evenly, symbols by their weight.
 
-
-def _field(bits: Bits, shift: int, width: int = 16) -> Ints:
-    return ((bits >> np.uint64(shift)) & np.uint64((1 << width) - 1)).astype(np.int64)
-
-
-def _deviates(count: int, *entropy: int) -> Floats:
-    """Random numbers of mean 0 and variance 1, with fatter tails than a normal's."""
-    bits = _bits(2 * count, *entropy)
-    quarters = np.zeros(count)
-    for shift in (0, 16, 32, 48):
-        quarters += _field(bits[:count], shift)
-    near_normal = (quarters - 2.0 * (TABLE - 1)) * (sqrt(3.0) / TABLE)
-    is_wild = _field(bits[count:], 0, 8) < 51  # noqa: PLR2004 - one in five
-    return near_normal * np.where(is_wild, 1.8, 0.7) / sqrt(0.8 * 0.7**2 + 0.2 * 1.8**2)
-
-
-def _sides(symbol: Ints, bits: Bits) -> Ints:
-    """1 for a buyer's trade, -1 for a seller's; one in four goes on with its symbol's last side."""
-    order = np.argsort(symbol.astype(np.int16), kind="stable")
-    drawn = 2 * _field(bits, 48, 1)[order] - 1
-    follows = _field(bits, 62, 2)[order] == 0
-    follows[1:] &= np.diff(symbol[order]) == 0
-    follows[:1] = False
-    origin = np.maximum.accumulate(np.where(follows, 0, np.arange(len(symbol))))
-    sides = np.empty_like(symbol)
-    sides[order] = drawn[origin]
-    return sides
-
-
-def _exp(exponent: Floats) -> Floats:
-    """The exponential of small numbers (less than 1 either way), to six digits."""
-    result = np.zeros_like(exponent)
-    for term in _EXP_TERMS:
-        result = result * exponent + term
-    return result
-
-
-class Market:
-    """One shard of a scenario."""
+    Args:
+        scenario: what is simulated.
+        shard: which part of it.
+    """
 
     def __init__(self, scenario: Scenario, shard: int) -> None:
         self.scenario = scenario
-        self.shard = shard
-        universe = read_universe()
-        ranks = range(shard, scenario.symbols, scenario.shards)
-        self.listings = [universe[rank] for rank in ranks]
-        self._frame_s = float(scenario.frame_time)
-        self._symbols = _table([round(1e9 * (rank + 6) ** -1.05) for rank in ranks])
-        self._prices: Floats = np.array([listing.price * PRICE_UNITS for listing in self.listings])
-        sectors = sorted({listing.sector for listing in universe})
-        self._sector: Ints = np.array([sectors.index(item.sector) for item in self.listings])
-        self._ranks: Ints = np.array(ranks, dtype=np.int64)
-        self._sectors = len(sectors)
-        self._listed = len(universe)
+        self._shard = shard
+        roster = Roster(shard_ranks(scenario, shard))
+        self.symbols = roster.symbols
+        self.prices = Prices(scenario.seed, roster)
+        weights = rank_weights(scenario.symbols)
+        self._columns = table([weights[rank] for rank in roster.ranks])
+        self._frame_key = key(scenario.seed, _FRAME_FAULTS, shard)
+        time = scenario.frame_time * MICROS
+        self._frame_us = (time.numerator, time.denominator)
         self.block = lru_cache(maxsize=16)(self._draw)
-        self._lattice = lru_cache(maxsize=256)(self._draw_lattice)
 
     def block_of(self, frame: int) -> Block:
-        """The block that holds a frame."""
+        """See `Market`."""
         return self.block(frame // self.scenario.block_frames)
 
+    def reach(self, frame: int, *, steps_max: int) -> bool:  # noqa: ARG002 - nothing to do
+        """See `Market`: any frame is found at once."""
+        return True
+
+    def _due_us(self, first: int, count: int) -> Ints:
+        """When frames are due, virtual microseconds."""
+        numerator, denominator = self._frame_us
+        whole, rest = divmod(first * numerator, denominator)
+        step, over = divmod(numerator, denominator)
+        numbers = np.arange(count)
+        return whole + numbers * step + (rest + numbers * over) // denominator
+
     def _draw(self, number: int) -> Block:
-        count = self.scenario.block_frames
+        scenario, count = self.scenario, self.scenario.block_frames
         first = number * count
-        if self.scenario.batch:
-            sizes = np.full(count, self.scenario.batch, dtype=np.int64)
+        numbers = np.arange(first, first + count)
+        if scenario.batch:
+            sizes = np.full(count, scenario.batch, dtype=np.int64)
         else:
-            sizes = _FRAME_SIZES[_field(_bits(count, self.scenario.seed, self.shard, number, 0), 0)]
+            frames_key = key(scenario.seed, _FRAMES, self._shard)
+            sizes = _FRAME_SIZES[field(draw(frames_key, numbers), 0)]
+        due_us = self._due_us(first, count)
         bounds = np.concatenate([[0], np.cumsum(sizes)])
-        bits = _bits(int(bounds[-1]), self.scenario.seed, self.shard, number, 1)
-        symbol = self._symbols[_field(bits, 0)]
-        lot = _field(bits, 16)
-        is_odd = lot < ODD_LOT_ENTRIES
-        return Block(
-            first=first,
-            bounds=bounds,
-            symbol=symbol,
-            price=self._draw_prices(symbol, first, sizes, bits),
-            size=_SIZES[lot],
-            condition=_CONDITIONS[np.where(is_odd, 0, 1), _field(bits, 32)],
-        )
+        trades_key = key(scenario.seed, _TRADES, self._shard, number)
+        bits = draw(trades_key, np.arange(int(bounds[-1])))
+        column = self._columns[field(bits, 0)]
+        bits = mark_bits(bits)
+        at_us = np.repeat(due_us, sizes)
+        size, condition = sizes_and_conditions(bits)
+        price = self._prices_at(at_us, column, bits)
+        strike(scenario.faults, bits, price, size)
+        flags = self._flags(numbers, sizes)
+        is_reversed = np.repeat((flags & REVERSED) != 0, sizes)
+        event_us = at_us - self._lateness(bits) - 1000 * ranges(sizes) * is_reversed
+        arrays = [column, price, size, condition, event_us // 1000]
+        if (flags & REPEATED).any():
+            source = np.arange(count) - ((flags & REPEATED) != 0)
+            bounds, order = gather(bounds, source)
+            arrays = [array[order] for array in arrays]
+            flags = flags & ~np.uint8(REVERSED) | flags[source] & np.uint8(REVERSED)
+        column, price, size, condition, event_ms = arrays
+        return Block(first, bounds, column, price, size, condition, event_ms, due_us, flags)
 
-    def _draw_prices(self, symbol: Ints, first: int, sizes: Ints, bits: Bits) -> Ints:
-        at_s = (first + np.arange(len(sizes))) * self._frame_s
-        frame = np.repeat(np.arange(len(sizes)), sizes)
-        log_move = np.zeros(len(symbol))
-        for octave, period in enumerate(PERIODS_S):
-            log_move += self._octave(octave, at_s / period, frame, symbol)
-        middle = self._prices[symbol] * _exp(log_move)
-        half_spread = np.maximum(CENT / 2, middle * HALF_SPREAD)
-        bounce = _sides(symbol, bits) * half_spread
-        on_tick = np.rint((middle + bounce) / CENT) * CENT
-        inside = np.rint(middle + bounce * (_field(bits, 57, 5) / 32.0))
-        is_inside = _field(bits, 49, 8) < SUB_PENNY_OF_256
-        return np.maximum(np.where(is_inside, inside, on_tick), 1.0).astype(np.int64)
+    def _prices_at(self, at_us: Ints, column: Ints, bits: Bits) -> Ints:
+        day_us = DAY_S * MICROS
+        days = range(int(at_us[0]) // day_us, int(at_us[-1]) // day_us + 1)
+        edges = np.searchsorted(at_us, [day * day_us for day in (*days, days.stop)])
+        parts = [
+            self.prices.prints(
+                Axis(day, day + 1, DAY_S),
+                at_us[start:end] - day * day_us,
+                column[start:end],
+                bits[start:end],
+            )
+            for day, (start, end) in zip(days, pairwise(edges.tolist()), strict=True)
+        ]
+        return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
-    def _octave(
-        self, octave: int, position: NDArray[np.floating[Any]], frame: Ints, symbol: Ints
-    ) -> Floats:
-        """One octave of the logarithm of prices: lattice points joined smoothly."""
-        point = np.floor(position).astype(np.int64)
-        share = position - point
-        share = (share * share * (3.0 - 2.0 * share))[frame]
-        lowest = int(point[0])
-        points = range(lowest, int(point[-1]) + 2)
-        rows = np.stack([self._lattice(octave, number) for number in points])
-        row = (point - lowest)[frame]
-        before = rows[row, symbol]
-        return before + (rows[row + 1, symbol] - before) * share
+    def _lateness(self, bits: Bits) -> Ints | int:
+        rate = self.scenario.faults.late
+        if not rate:
+            return 0
+        words = scramble(bits + _LATE)
+        wait_us = LATE_US_MIN + (field(bits, 0, 32) * (LATE_US_MAX - LATE_US_MIN) >> 32)
+        return np.where(is_below(words, rate), wait_us, 0)
 
-    def _draw_lattice(self, octave: int, point: int) -> Floats:
-        """Values of all the shard's symbols at one point of one octave, as log moves."""
-        drawn = _deviates(1 + self._sectors + self._listed, self.scenario.seed, octave, point, 2)
-        sectors, own = drawn[1 : 1 + self._sectors], drawn[1 + self._sectors :]
-        amplitude = VOLATILITY_PER_ROOT_S * sqrt(PERIODS_S[octave])
-        return amplitude * (
-            MARKET_SHARE * drawn[0]
-            + SECTOR_SHARE * sectors[self._sector]
-            + OWN_SHARE * own[self._ranks]
-        )
+    def _flags(self, numbers: Ints, sizes: Ints) -> Flags:
+        """Faults of frames; a repeated one takes another's place, so that numbers stay."""
+        flags = frame_flags(self.scenario.faults, self._frame_key, numbers)
+        flags[sizes == 1] &= ~np.uint8(REVERSED)
+        is_repeated = (flags & REPEATED) != 0
+        is_repeated[1:] &= ~is_repeated[:-1].copy()
+        is_repeated[0] = False
+        return np.where(is_repeated, flags, flags & ~np.uint8(REPEATED))
