@@ -1,0 +1,1 @@
+"""Finnhub: trades over the socket, quotes and reference data over REST."""
