@@ -97,6 +97,23 @@ def _query_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--rows", type=int, default=1000, help="at most this many rows")
 
 
+def _instruments_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("action", choices=["refresh"], help="fetch company profiles from Finnhub")
+    parser.add_argument(
+        "--symbols", metavar="LIST", help="such as AAPL,MSFT; default: the source's, or S&P 500"
+    )
+    parser.add_argument(
+        "--older-than",
+        type=seconds,
+        default=24 * 3600.0,
+        metavar="TIME",
+        help="leave profiles alone that the log holds and that are younger (24h)",
+    )
+    parser.add_argument(
+        "--for", dest="for_s", type=seconds, metavar="TIME", help="stop after this time, as 30s"
+    )
+
+
 VERBS: Final[dict[str, VerbHelp]] = {
     "up": VerbHelp(
         "run the whole road under one supervisor and show it in a page",
@@ -161,6 +178,12 @@ VERBS: Final[dict[str, VerbHelp]] = {
         "check every configured backend and say what to fix",
         "tickhouse doctor",
         "ask:doctor",
+    ),
+    "instruments": VerbHelp(
+        "fetch names, sectors and market values from Finnhub, through the log into silver",
+        "tickhouse instruments refresh --symbols AAPL,MSFT",
+        "instruments:instruments",
+        _instruments_options,
     ),
     "query": VerbHelp(
         "ask published gold a question, read-only",

@@ -20,8 +20,13 @@ from tickhouse.model.frame import encode_frames
 CODES = [None, [], ["1"], ["1", "12"], ["24"], ["24", "12"], ["16"], ["20"], ["9"], ["39"], ["15"],
          ["38"], ["40"], ["unknown"], ["12", "unknown"], ["1", "8"], ["3"], ["37"], ["14", "41"]]  # fmt: skip  # noqa: E501
 SYMBOLS = ["AAPL", "MSFT", "BINANCE:BTCUSDT"]
-DAYS = [datetime(2024, 8, 9, 13, 25, tzinfo=UTC), datetime(2024, 12, 27, 20, 55, tzinfo=UTC)]
-"""Just before the open in summer time, and just before the close in winter time."""
+DAYS = [
+    datetime(2024, 8, 9, 13, 25, tzinfo=UTC),
+    datetime(2024, 12, 27, 20, 55, tzinfo=UTC),
+    datetime(2024, 11, 29, 17, 55, tzinfo=UTC),
+    datetime(2024, 12, 25, 15, 0, tzinfo=UTC),
+]
+"""Just before the open in summer time, the close in winter time, that of a half day; a holiday."""
 
 
 def frames(seed: int) -> list[BronzeFrame]:

@@ -10,6 +10,7 @@ from typing import Any
 import duckdb
 
 from proofs.stages import Stages
+from support.polled import PolledFeed, good_answers
 from tickhouse.audit.audit import audit
 from tickhouse.audit.report import AuditReport, LayerReport
 from tickhouse.bronze.chain import Chain, find_chains
@@ -30,6 +31,7 @@ def make_road(folder: Path) -> None:
     stages = Stages(folder)
     stages.loader = Loader(stages.store, stages.warehouse, objects_max=9)
     stages.record(open_feed(f"replay:{FINNHUB}?speed=max"))
+    stages.record(PolledFeed(good_answers(11)))
     for frames in range(100, 600, 100):
         options = FeedOptions(truth_path=folder / "truth.json")
         stages.record(open_feed(f"{SIMULATOR}{frames}", options))

@@ -10,6 +10,8 @@ from typing import Any
 import duckdb
 import msgspec
 
+from tickhouse.model.positions import Stream
+
 T0 = datetime(2024, 8, 9, 14, 30, tzinfo=UTC)
 """A Friday, 10:30 in New York: regular hours."""
 TOPIC_ID = "0123456789abcdef"
@@ -27,6 +29,7 @@ class BronzeFrame(msgspec.Struct, frozen=True, kw_only=True):
     stream: str = "trades"
     poison: str | None = None
     text: str | None = None
+    symbol: str | None = None
 
 
 def millis(at: datetime) -> int:
@@ -57,6 +60,12 @@ def binance(symbol: str, at: datetime, price: str, size: str, trade_id: int) -> 
     data = {"e": "trade", "E": millis(at), "T": millis(at), "s": symbol, "t": trade_id}
     data |= {"p": price, "q": size, "m": False, "M": True}
     return json.dumps({"stream": f"{symbol.lower()}@trade", "data": data}, separators=(",", ":"))
+
+
+def quote(at: datetime, price: Any, **fields: Any) -> str:
+    """A body of Finnhub's /quote."""
+    body = {"c": price, "d": 0.29, "dp": 0.1786, "h": 163.09, "l": 162.13, "o": 162.44}
+    return json.dumps(body | {"pc": 162.36, "t": millis(at) // 1000} | fields)
 
 
 class BronzeWarehouse:
@@ -97,7 +106,7 @@ class BronzeWarehouse:
     def load(self, frames: Iterable[BronzeFrame], *, loaded_at: datetime = T0) -> int:
         """Insert frames as the next load; returns its load_id."""
         self.load_id += 1
-        rows: dict[str, list[tuple[Any, ...]]] = {"trades": [], "sessions": []}
+        rows: dict[str, list[tuple[Any, ...]]] = {str(stream): [] for stream in Stream}
         starts = dict(self._offsets)
         for frame in frames:
             offset = self._offsets.get(frame.stream, 0)
@@ -123,7 +132,7 @@ class BronzeWarehouse:
             None if is_poison else frame.source,
             None if is_poison else frame.session,
             None if is_poison else frame.seq,
-            None,
+            frame.symbol,
             frame.payload,
             frame.text,
             None,

@@ -1,5 +1,6 @@
 """Builders over bronze rows; the dbt project is parsed once for all tests of a process."""
 
+import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,8 +15,12 @@ EXACT_TABLES = (
     "silver.repeated_frames",
     "silver.trades",
     "silver.rejected_trades",
+    "silver.quotes",
+    "silver.rejected_quotes",
     "silver.sessions",
+    "silver.coverage",
     "silver.gaps",
+    "silver.instruments",
     "silver.latency_counts",
     "gold.bars_1s",
     "gold.bars_1m",
@@ -27,6 +32,7 @@ EXACT_TABLES = (
     "gold.volatility_1m",
     "gold.latency",
     "gold.completeness",
+    "gold.gaps_daily",
 )
 _parsed: list[DbtRunner] = []
 
@@ -56,6 +62,13 @@ def builder_of(warehouse: BronzeWarehouse, **options: Any) -> Iterator[Builder]:
 def new_warehouse(folder: Path) -> BronzeWarehouse:
     """An empty warehouse in a folder of its own."""
     folder.mkdir(parents=True, exist_ok=True)
+    return BronzeWarehouse(folder / "warehouse.duckdb")
+
+
+def copied_warehouse(template: BronzeWarehouse, folder: Path) -> BronzeWarehouse:
+    """A copy of a warehouse that nothing has open, to build on."""
+    folder.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(template.path, folder / "warehouse.duckdb")
     return BronzeWarehouse(folder / "warehouse.duckdb")
 
 

@@ -25,7 +25,9 @@ insert into meta.positions values ('trades', 'f1', null), ('bars_1s', 'f2', null
 create table silver.trades (
     symbol varchar, event_at timestamp, price decimal(18,8), session_seq bigint, load_id bigint
 );
-create table silver.instruments as select 'AAPL' as symbol, 'Apple' as name;
+create table silver.instruments as
+    select 'AAPL' as symbol, 'Apple' as name, cast(1 as bigint) as load_id;
+create table silver.trade_conditions as select '1' as code;
 create table gold.bars_1s (symbol varchar, bar_at timestamp, close decimal(18,8), load_id bigint);
 create table gold.bars_1d as from gold.bars_1s;
 create table gold.kpi (symbol varchar, last_price decimal(18,8), load_id bigint);

@@ -42,7 +42,7 @@ def positions(warehouse: BronzeWarehouse) -> set[tuple[int, ...]]:
     return set(
         warehouse.query(
             "select load_id from meta.positions where model not in"
-            " ('instruments', 'trade_conditions')"
+            " ('instrument_list', 'trade_conditions', 'calendar')"
         )
     )
 
@@ -157,7 +157,7 @@ def test_a_failing_data_test_is_named_with_a_sample_until_it_is_mended(
     run = builder._dbt.run
 
     def damage(arguments: list[str]) -> object:
-        results = run(["run"])
+        results = run(arguments)
         warehouse.execute("update silver.trades set price = 0 where session_seq = 7")
         return [*results, *run(["test", "--select", "test_type:data"])]
 
@@ -274,8 +274,8 @@ def test_seeds_are_loaded_when_their_file_changed(
     warehouse.load(frames(0))
     builder.build()
     warehouse.execute(
-        "delete from silver.instruments;"
-        "update meta.positions set fingerprint = 'older' where model = 'instruments'"
+        "delete from silver.instrument_list;"
+        "update meta.positions set fingerprint = 'older' where model = 'instrument_list'"
     )
     warehouse.load(frames(5))
     builder.build()

@@ -9,6 +9,7 @@ import msgspec
 from tickhouse.audit.digest import Digest, digest_sql, group_digest_sql, row_hash
 from tickhouse.audit.positions import LEVEL, has_table
 from tickhouse.errors import ConfigError
+from tickhouse.model.positions import Stream
 from tickhouse.warehouse.warehouse import Row, WarehouseReader
 
 PLACES_MAX: Final = 10
@@ -40,15 +41,19 @@ class ComparedTable(msgspec.Struct, frozen=True):
 
 
 TABLES: Final = (
-    ComparedTable("bronze.trades", ("file",), is_appended=True),
-    ComparedTable("bronze.sessions", ("file",), is_appended=True),
+    *(ComparedTable(f"bronze.{stream}", ("file",), is_appended=True) for stream in Stream),
     ComparedTable("bronze.load_ledger", ("stream", "topic_id", "part"), is_appended=True),
     ComparedTable("silver.trades", ("symbol", "session_date"), is_appended=True, is_by_frame=True),
     ComparedTable("silver.rejected_trades", ("reason",), is_appended=True, is_by_frame=True),
     ComparedTable("silver.repeated_frames", ("session_id",), is_appended=True, is_by_frame=True),
+    ComparedTable("silver.quotes", ("symbol", "session_date"), is_by_frame=True),
+    ComparedTable("silver.rejected_quotes", ("reason",), is_appended=True, is_by_frame=True),
     ComparedTable("silver.sessions", ("session_id",)),
+    ComparedTable("silver.coverage", ("session_id",), is_appended=True),
     ComparedTable("silver.gaps", ("session_id",)),
     ComparedTable("silver.instruments", ("symbol",)),
+    ComparedTable("silver.instrument_list", ("symbol",)),
+    ComparedTable("silver.calendar", ("session_date",)),
     ComparedTable("silver.trade_conditions", ("code",)),
     *(
         ComparedTable(f"gold.bars_{length}", ("symbol", "session_date"))
@@ -58,6 +63,7 @@ TABLES: Final = (
     ComparedTable("gold.kpi", ("symbol",)),
     ComparedTable("gold.market_map", ("symbol",)),
     ComparedTable("gold.completeness", ("session_id",)),
+    ComparedTable("gold.gaps_daily", ("symbol", "session_date")),
 )
 
 

@@ -3,21 +3,24 @@
 Shares nothing with the SQL that makes silver, so that a mistake there shows as a difference here.
 """
 
-import re
 from collections.abc import Iterable
-from decimal import ROUND_HALF_UP, Context, Decimal, InvalidOperation
+from decimal import Decimal, InvalidOperation
 from functools import lru_cache
 from typing import Any, Final, Literal, cast
 
 import msgspec
 
+from tickhouse.audit.values import (
+    CONTEXT,
+    json_fields,
+    json_integer,
+    json_text,
+    kept_decimal,
+    read_json,
+)
 from tickhouse.model.symbols import is_symbol
 from tickhouse.model.units import QUANTUM
 
-CONTEXT: Final = Context(prec=60, rounding=ROUND_HALF_UP)
-"""Wide enough for sums of prices times sizes without rounding."""
-PRICE_END: Final = Decimal(10**10)
-"""DECIMAL(18,8) holds less than this."""
 PLAIN_END: Final = Decimal(10**7)
 """Below this, of at most 8 decimals, a number is read exactly by every JSON parser."""
 VALUE_END: Final = 1e15
@@ -25,8 +28,6 @@ VALUE_END: Final = 1e15
 TIME_START_MS: Final = 946_684_800_000
 TIME_END_MS: Final = 4_102_444_800_000
 CONTROL: Final = frozenset({"ping", "pong", "error", "subscribe", "unsubscribe"})
-
-_NUMBER: Final = re.compile(r"\s*[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?\s*", re.ASCII)
 
 Trade = tuple[str, Decimal, Decimal]
 """Symbol, price, size."""
@@ -44,14 +45,16 @@ class _FinnhubMessage(msgspec.Struct, gc=False):
     data: list[_FinnhubTrade]
 
 
-class _Unquoted(str):
-    """A JSON number with a fraction or an exponent, as it was written."""
-
-    __slots__ = ()
-
-
 _finnhub = msgspec.json.Decoder(_FinnhubMessage).decode
-_generic = msgspec.json.Decoder(float_hook=_Unquoted).decode
+
+
+def _names_once(payload: bytes, elements: int) -> bool:
+    """Whether no name that counts is written twice in an object, or in an unusual way."""
+    return (
+        b"\\" not in payload
+        and payload.count(b'"data"') == payload.count(b'"type"') == 1
+        and all(payload.count(name) == elements for name in (b'"s"', b'"p"', b'"v"', b'"t"'))
+    )
 
 
 class Elements:
@@ -64,17 +67,22 @@ class Elements:
         self.reasons = reasons
 
 
-def read_elements(kind: str, payload: bytes) -> Elements:
+def read_elements(kind: str, payload: bytes, symbol: str | None = None) -> Elements:
     """Trades and rejects of a payload of valid JSON.
 
     Args:
         kind: payload kind, such as "finnhub.ws".
         payload: the message.
+        symbol: the frame's, where the payload does not name it.
     """
     if kind == "finnhub.ws":
         return _finnhub_elements(payload)
     if kind == "binance.ws":
         return _binance_elements(payload)
+    if kind == "binance.trades":
+        return _binance_page_elements(payload, symbol)
+    if kind == "finnhub.tick":
+        return _finnhub_page_elements(payload, symbol)
     return Elements([], ["unknown_shape"])
 
 
@@ -82,7 +90,8 @@ def _finnhub_elements(payload: bytes) -> Elements:
     """The usual message at once; whatever is odd in any way, slowly."""
     try:
         data = _finnhub(payload).data
-        if b"_" not in payload and all(map(_is_plain, data)):
+        is_usual = b"_" not in payload and _names_once(payload, len(data))
+        if is_usual and all(map(_is_plain, data)):
             return Elements([(item.s, item.p, item.v) for item in data], [])
     except (msgspec.DecodeError, InvalidOperation):
         pass
@@ -105,36 +114,66 @@ _is_known_symbol = lru_cache(maxsize=10_000)(is_symbol)
 
 
 def _finnhub_slowly(payload: bytes) -> Elements:
-    message = _generic(payload)
-    fields = cast("dict[str, Any]", message) if isinstance(message, dict) else {}
+    message = read_json(payload)
+    fields = json_fields(message)
     data = fields.get("data")
     if fields.get("type") == "trade" and isinstance(data, list):
         return _judge_all(_finnhub_fields(item) for item in cast("list[Any]", data))
-    is_control = fields.get("type") in CONTROL
+    is_control = json_text(fields.get("type")) in CONTROL
     return Elements([], [] if is_control else ["unknown_shape"])
 
 
 def _finnhub_fields(item: object) -> tuple[Any, ...]:
-    fields = cast("dict[str, Any]", item) if isinstance(item, dict) else {}
+    fields = json_fields(item)
     return tuple(fields.get(name) for name in "spvt")
 
 
 def _binance_elements(payload: bytes) -> Elements:
-    message = _generic(payload)
-    fields = cast("dict[str, Any]", message) if isinstance(message, dict) else {}
+    message = read_json(payload)
+    fields = json_fields(message)
     data = fields.get("data")
-    data = cast("dict[str, Any]", data) if isinstance(data, dict) else {}
-    stream = _text(fields.get("stream"))
+    data = json_fields(data)
+    stream = json_text(fields.get("stream"))
     if stream is None:
-        is_answer = any(_text(fields.get(name)) is not None for name in ("id", "lastUpdateId"))
+        is_answer = any(json_text(fields.get(name)) is not None for name in ("id", "lastUpdateId"))
         return Elements([], [] if is_answer else ["unknown_shape"])
     if not stream.endswith("@trade"):
         return Elements([], [] if "@" in stream else ["unknown_shape"])
-    if _text(data.get("e")) != "trade":
+    if json_text(data.get("e")) != "trade":
         return Elements([], ["unknown_shape"])
-    symbol = _text(data.get("s"))
+    symbol = json_text(data.get("s"))
     full = None if symbol is None else f"BINANCE:{symbol}"
     return _judge_all([(full, data.get("p"), data.get("q"), data.get("T"))])
+
+
+def _binance_page_elements(payload: bytes, symbol: str | None) -> Elements:
+    """A page of old trades, which does not name its symbol."""
+    page = read_json(payload)
+    if not isinstance(page, list):
+        return Elements([], ["unknown_shape"])
+    full = None if symbol is None else f"BINANCE:{symbol}"
+    return _judge_all(_old_trade_fields(item, full) for item in cast("list[Any]", page))
+
+
+def _old_trade_fields(item: object, symbol: str | None) -> tuple[Any, ...]:
+    fields = json_fields(item)
+    told = tuple(fields.get(name) for name in ("price", "qty", "time"))
+    return (None if told == (None, None, None) else symbol, *told)
+
+
+def _finnhub_page_elements(payload: bytes, symbol: str | None) -> Elements:
+    """A page of ticks, one column a figure, which its frame names the symbol of."""
+    fields = json_fields(read_json(payload))
+    columns = [fields.get(name) for name in "pvt"]
+    lists = [cast("list[Any]", column) for column in columns if isinstance(column, list)]
+    conditions = fields.get("c")
+    lengths = {len(column) for column in lists}
+    if isinstance(conditions, list):
+        lengths.add(len(cast("list[Any]", conditions)))
+    if len(lists) != len(columns) or len(lengths) != 1:
+        return Elements([], ["unknown_shape"])
+    ticks = zip(*lists, strict=True)
+    return _judge_all((None if tick == (None,) * 3 else symbol, *tick) for tick in ticks)
 
 
 def _judge_all(items: Iterable[tuple[Any, ...]]) -> Elements:
@@ -150,10 +189,10 @@ def _judge_all(items: Iterable[tuple[Any, ...]]) -> Elements:
 
 def _judge(symbol: object, price: object, size: object, time: object) -> Trade | str:
     """The trade, or why it is none; the first reason counts."""
-    name, price_text, size_text, time_text = map(_text, (symbol, price, size, time))
+    name, price_text, size_text, time_text = map(json_text, (symbol, price, size, time))
     if name is None and price_text is None and size_text is None and time_text is None:
         return "unknown_shape"
-    exact_price, exact_size = _decimal(price), _decimal(size)
+    exact_price, exact_size = kept_decimal(price), kept_decimal(size)
     reasons = (
         (not name, "missing_symbol"),
         (not is_symbol(name or ""), "bad_symbol"),
@@ -177,38 +216,5 @@ def _is_too_much(price: Decimal | None, size: Decimal | None) -> bool:
 
 
 def _is_time(value: object) -> bool:
-    at = _number(value)
-    if at is None:
-        return False
-    return TIME_START_MS <= at.to_integral_value(ROUND_HALF_UP, CONTEXT) < TIME_END_MS
-
-
-def _text(value: object) -> str | None:
-    """A JSON value as text; null is no text."""
-    if value is None or isinstance(value, str):
-        return value
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    return str(value)
-
-
-def _number(value: object) -> Decimal | None:
-    """A JSON number, or text that is one.
-
-    Numbers without quotes have been through a double in every common parser: 17 digits survive.
-    """
-    text = _text(value)
-    if text is None or isinstance(value, bool) or _NUMBER.fullmatch(text) is None:
-        return None
-    if isinstance(value, _Unquoted):
-        return Decimal(repr(float(value)))
-    return Decimal(text.strip())
-
-
-def _decimal(value: object) -> Decimal | None:
-    """A price or size as it is kept, in DECIMAL(18,8); None where it is not one."""
-    number = _number(value)
-    if number is None or not number.is_finite() or abs(number) >= PRICE_END:
-        return None
-    kept = number.quantize(QUANTUM, context=CONTEXT)
-    return kept if abs(kept) < PRICE_END else None
+    at = json_integer(value)
+    return at is not None and TIME_START_MS <= at < TIME_END_MS

@@ -22,7 +22,7 @@ from tickhouse.warehouse.warehouse import WarehouseReader
 
 NAMED_MAX: Final = 5
 _ROWS: Final = """
-select source, session_id, session_seq, payload, poison is not null
+select source, session_id, session_seq, payload, poison is not null, symbol
 from bronze.{stream} where file = ? order by log_offset
 """
 

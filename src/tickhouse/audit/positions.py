@@ -20,8 +20,12 @@ PAUSE_S: Final = 0.5
 MODELS: Final = (
     "trades",
     "rejected_trades",
+    "quotes",
+    "rejected_quotes",
     "sessions",
+    "coverage",
     "gaps",
+    "instruments",
     "bars_1s",
     "bars_1m",
     "bars_5m",
@@ -30,6 +34,7 @@ MODELS: Final = (
     "volatility_1m",
     "latency",
     "completeness",
+    "gaps_daily",
     "kpi",
     "market_map",
 )

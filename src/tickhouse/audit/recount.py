@@ -3,15 +3,20 @@
 from collections import Counter
 from collections.abc import Iterable
 from decimal import Decimal
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
-from tickhouse.audit.elements import CONTEXT, read_elements
+from tickhouse.audit.elements import read_elements
 from tickhouse.audit.intervals import Intervals
+from tickhouse.audit.quotes import QuoteTally
+from tickhouse.audit.values import CONTEXT
 from tickhouse.model.frame import Envelope
 from tickhouse.model.positions import Stream
 from tickhouse.model.session import SESSION_SOURCE, Closed, Gap, Opened, decode_event
+
+CARRIED: Final = (Stream.TRADES, Stream.QUOTES, Stream.REFERENCE)
+"""Streams whose messages a session's `closed` counts."""
 
 
 class _Line(msgspec.Struct, gc=False):
@@ -20,6 +25,7 @@ class _Line(msgspec.Struct, gc=False):
     src: str = ""
     ses: str | None = None
     seq: int = 0
+    sym: str | None = None
     raw: msgspec.Raw = msgspec.Raw()
     text: str | None = None
     b64: str | None = None
@@ -36,6 +42,7 @@ class Frame(msgspec.Struct, frozen=True, gc=False):
     session: str
     seq: int
     payload: bytes | None
+    symbol: str | None = None
 
 
 class Sums:
@@ -55,22 +62,48 @@ class Sums:
         self.dollars = CONTEXT.add(self.dollars, CONTEXT.multiply(price, size))
 
 
-class SessionTrack:
-    """Message numbers of one session seen in the stream of trades, and its own events."""
+class StreamTrack:
+    """Message numbers of one session in one stream."""
 
     def __init__(self) -> None:
         self.built = Intervals()
         self.seen = Intervals()
         self.refused = Intervals()
+
+
+class SessionTrack:
+    """Message numbers of one session by stream, and its own events."""
+
+    def __init__(self) -> None:
+        self.streams = {Stream.TRADES: StreamTrack()}
         self.opened: Opened | None = None
         self.closed: Closed | None = None
+
+    def of(self, stream: Stream) -> StreamTrack:
+        """The numbers of one stream."""
+        return self.streams.setdefault(stream, StreamTrack())
+
+    @property
+    def built(self) -> Intervals:
+        """Numbers of trades that silver has built."""
+        return self.of(Stream.TRADES).built
+
+    @property
+    def seen(self) -> Intervals:
+        """Numbers of trades that lake or log hold."""
+        return self.of(Stream.TRADES).seen
+
+    @property
+    def refused(self) -> Intervals:
+        """Numbers of trades that were refused by name."""
+        return self.of(Stream.TRADES).refused
 
 
 class Recount:
     """Totals over frames, each frame identity once.
 
-    Frames whose object silver has built count in `trades` and `rejects`; every frame seen, in lake
-    or log, counts in its session's track.
+    Frames whose object silver has built count in `trades` and `rejects`, or in `quotes`; every
+    frame seen, in lake or log, counts in its session's track.
     """
 
     def __init__(self) -> None:
@@ -78,6 +111,7 @@ class Recount:
         self.repeated: Counter[Stream] = Counter()
         self.trades: dict[str, Sums] = {}
         self.rejects: Counter[str] = Counter()
+        self.quotes = QuoteTally()
         self.sessions: dict[str, SessionTrack] = {}
         self._events: dict[str, Intervals] = {}
 
@@ -97,25 +131,37 @@ class Recount:
         """Add one frame; None is a poison record."""
         self.frames += 1
         if frame is None:
-            if is_built and stream is Stream.TRADES:
-                self.rejects["poison_record"] += 1
+            self._add_poison(stream, is_built=is_built)
         elif stream is Stream.SESSIONS:
             self._add_event(frame, is_built=is_built)
-        elif stream is Stream.TRADES:
-            self._add_trades(frame, is_built=is_built)
+        elif self._is_first(stream, frame, is_built=is_built):
+            if stream is Stream.TRADES:
+                self._add_trades(frame)
+            elif stream is Stream.QUOTES:
+                self.quotes.add(frame.source.rpartition(":")[2], frame.symbol, frame.payload)
 
-    def _add_trades(self, frame: Frame, *, is_built: bool) -> None:
-        track = self.track(frame.session)
+    def _add_poison(self, stream: Stream, *, is_built: bool) -> None:
+        if is_built and stream is Stream.TRADES:
+            self.rejects["poison_record"] += 1
+        elif is_built and stream is Stream.QUOTES:
+            self.quotes.rejects["poison_record"] += 1
+
+    def _is_first(self, stream: Stream, frame: Frame, *, is_built: bool) -> bool:
+        """Whether silver has built a frame that has not been counted yet."""
+        track = self.track(frame.session).of(stream)
         if not is_built:
             track.seen.add(frame.seq)
-            return
+            return False
         if not track.built.add(frame.seq):
-            self.repeated[Stream.TRADES] += 1
-            return
+            self.repeated[stream] += 1
+            return False
+        return True
+
+    def _add_trades(self, frame: Frame) -> None:
         if frame.payload is None:
             self.rejects["not_json"] += 1
             return
-        elements = read_elements(frame.source.rpartition(":")[2], frame.payload)
+        elements = read_elements(frame.source.rpartition(":")[2], frame.payload, frame.symbol)
         for symbol, price, size in elements.trades:
             sums = self.trades.get(symbol)
             if sums is None:
@@ -145,14 +191,15 @@ class Recount:
 
     def finish(self) -> None:
         """Everything that was built was also seen."""
-        for track in self.sessions.values():
-            for start, end in track.built:
-                track.seen.add_range(start, end)
+        for session in self.sessions.values():
+            for track in session.streams.values():
+                for start, end in track.built:
+                    track.seen.add_range(start, end)
 
 
 def _add_gap(track: SessionTrack, event: Gap) -> None:
-    if event.stream == Stream.TRADES and event.seq_from is not None and event.seq_to is not None:
-        track.refused.add_range(event.seq_from, event.seq_to + 1)
+    if event.stream in CARRIED and event.seq_from is not None and event.seq_to is not None:
+        track.of(Stream(event.stream)).refused.add_range(event.seq_from, event.seq_to + 1)
 
 
 def read_line(line: bytes) -> Frame | None:
@@ -163,7 +210,7 @@ def read_line(line: bytes) -> Frame | None:
         return None
     if found.poison_b64 is not None or found.ses is None:
         return None
-    return Frame(found.src, found.ses, found.seq, _payload(found.raw))
+    return Frame(found.src, found.ses, found.seq, _payload(found.raw), found.sym)
 
 
 def _payload(raw: msgspec.Raw) -> bytes | None:
@@ -176,12 +223,12 @@ def frame_of(envelope: Envelope | None) -> Frame | None:
     """The frame of a log record's envelope; None where the record is poison."""
     if envelope is None:
         return None
-    return Frame(envelope.src, envelope.ses, envelope.seq, _payload(envelope.raw))
+    return Frame(envelope.src, envelope.ses, envelope.seq, _payload(envelope.raw), envelope.sym)
 
 
 def frame_of_row(row: tuple[Any, ...]) -> Frame | None:
-    """The frame of a bronze row: source, session_id, session_seq, payload, is_poison."""
-    source, session, seq, payload, is_poison = row
+    """The frame of a bronze row: source, session_id, session_seq, payload, is_poison, symbol."""
+    source, session, seq, payload, is_poison, symbol = row
     if is_poison or session is None:
         return None
-    return Frame(source, session, seq, None if payload is None else payload.encode())
+    return Frame(source, session, seq, None if payload is None else payload.encode(), symbol)

@@ -1,9 +1,11 @@
 """Layer warehouse → silver, and the sessions' message numbers."""
 
+from collections import Counter
 from typing import Final
 
 from tickhouse.audit.positions import Positions
-from tickhouse.audit.recount import Recount, SessionTrack, Sums
+from tickhouse.audit.quotes import QuoteSums
+from tickhouse.audit.recount import CARRIED, Recount, SessionTrack, Sums
 from tickhouse.audit.report import Layer
 from tickhouse.model.positions import Stream
 from tickhouse.warehouse.warehouse import Row, WarehouseReader
@@ -27,6 +29,26 @@ select t.session_id, count(*) from silver.trades as t
 inner join silver.rejected_trades as r on t.session_id = r.session_id
     and t.session_seq = r.session_seq and t.trade_index = r.trade_index
 where t.load_id <= {built} and r.load_id <= {built} group by t.session_id
+"""
+_QUOTES: Final = """
+select symbol, count(*), sum(cast(epoch(quoted_at) as bigint)), sum(cast(price as decimal(38, 8))
+    + 2 * coalesce(change, 0) + 3 * coalesce(change_percent, 0) + 5 * coalesce(day_open, 0)
+    + 7 * coalesce(day_high, 0) + 11 * coalesce(day_low, 0) + 13 * coalesce(previous_close, 0))
+from silver.quotes where load_id <= {built} group by symbol
+"""
+_QUOTES_TWICE: Final = """
+select session_id, sum(n - 1), min(session_seq), max(session_seq) from (
+    select session_id, session_seq, count(*) as n from (
+        select session_id, session_seq from silver.quotes where load_id <= {built}
+        union all
+        select session_id, session_seq from silver.rejected_quotes
+        where load_id <= {built} and session_id is not null
+    ) as frames group by session_id, session_seq having count(*) > 1
+) as repeated group by session_id order by session_id limit 100
+"""
+_QUOTE_FRAMES: Final = """
+select (select count(*) from bronze.quotes where load_id <= {built})
+    - (select count(*) from silver.repeated_frames where stream = 'quotes' and load_id <= {built})
 """
 # Counted from the payloads, not from silver; frames of other kinds give one element each.
 _ELEMENTS: Final = """
@@ -52,6 +74,14 @@ select coalesce(sum(case
             json_extract_string(payload, '$.lastUpdateId')) is null then 1 else 0 end
     when kind = 'binance.ws' and json_extract_string(payload, '$.stream') like '%@%'
         and json_extract_string(payload, '$.stream') not like '%@trade' then 0
+    when kind = 'binance.trades' and json_type(payload) = 'ARRAY' then json_array_length(payload)
+    when kind = 'finnhub.tick' and json_type(payload, '$.t') = 'ARRAY'
+        and json_type(payload, '$.p') = 'ARRAY' and json_type(payload, '$.v') = 'ARRAY'
+        and json_array_length(payload, '$.p') = json_array_length(payload, '$.t')
+        and json_array_length(payload, '$.v') = json_array_length(payload, '$.t')
+        and (coalesce(json_type(payload, '$.c'), 'NULL') <> 'ARRAY'
+            or json_array_length(payload, '$.c') = json_array_length(payload, '$.t'))
+        then json_array_length(payload, '$.t')
     else 1 end), 0)
 from accepted
 """
@@ -65,17 +95,18 @@ def audit_silver(
     *,
     now_ms: int,
 ) -> None:
-    """Every element of every frame is in trades or in rejects, once."""
+    """Every element of every frame is in trades or in rejects, once; so is every quote."""
     _add_unbuilt(warehouse, positions, layer, now_ms)
     if not positions.built:
         return
     built = positions.built
+    audit_quotes(warehouse, built, recount, layer)
     trades = warehouse.query(_TRADES.format(built=built))
     rejects = warehouse.query(_REJECTS.format(built=built))
     _audit_twice(warehouse, built, layer)
     found_trades = sum(row[1] for row in trades)
     found_rejects = sum(row[1] for row in rejects)
-    layer.checked = found_trades + found_rejects
+    layer.checked += found_trades + found_rejects
     layer.sums |= {
         "trades": str(found_trades),
         "rejects": str(found_rejects),
@@ -84,12 +115,11 @@ def audit_silver(
     }
     if recount is None:
         elements = warehouse.query(_ELEMENTS.format(built=built))[0][0]
-        layer.compare(
-            "silver.trades and silver.rejected_trades", "elements", int(elements), layer.checked
-        )
+        found = found_trades + found_rejects
+        layer.compare("silver.trades and silver.rejected_trades", "elements", int(elements), found)
         return
     _compare_trades(recount, trades, layer)
-    _compare_rejects(recount, rejects, layer)
+    _compare_rejects("trades", recount.rejects, rejects, layer)
     _compare_repeated(warehouse, recount, built, layer)
 
 
@@ -132,11 +162,46 @@ def _compare_trades(recount: Recount, trades: list[Row], layer: Layer) -> None:
             layer.find("differs", where, text)
 
 
-def _compare_rejects(recount: Recount, rejects: list[Row], layer: Layer) -> None:
+def _compare_rejects(stream: str, expected: Counter[str], rejects: list[Row], layer: Layer) -> None:
     found = {row[0]: row[1] for row in rejects}
-    for reason in sorted({*recount.rejects, *found}):
-        where = f"silver.rejected_trades for {reason}"
-        layer.compare(where, "elements", recount.rejects[reason], found.get(reason, 0))
+    for reason in sorted({*expected, *found}):
+        where = f"silver.rejected_{stream} for {reason}"
+        layer.compare(where, "elements", expected[reason], found.get(reason, 0))
+
+
+def audit_quotes(
+    warehouse: WarehouseReader, built: int, recount: Recount | None, layer: Layer
+) -> None:
+    """Every frame of quotes is in quotes or in rejects, once."""
+    quotes = warehouse.query(_QUOTES.format(built=built))
+    rejects = warehouse.query(_REJECTS.format(built=built).replace("_trades", "_quotes"))
+    for session, count, first, last in warehouse.query(_QUOTES_TWICE.format(built=built)):
+        text = f"{count} frames more than once, in messages {first}..{last} of session {session}"
+        layer.find("duplicated", "silver.quotes and silver.rejected_quotes", text, int(count))
+    found = [sum(row[1] for row in rows) for rows in (quotes, rejects)]
+    layer.checked += sum(found)
+    layer.sums |= {"quotes": str(found[0]), "rejected_quotes": str(found[1])}
+    if recount is None:
+        frames = warehouse.query(_QUOTE_FRAMES.format(built=built))[0][0]
+        layer.compare("silver.quotes and silver.rejected_quotes", "frames", frames, sum(found))
+        return
+    _compare_quotes(recount, quotes, layer)
+    _compare_rejects("quotes", recount.quotes.rejects, rejects, layer)
+
+
+def _compare_quotes(recount: Recount, quotes: list[Row], layer: Layer) -> None:
+    found = {row[0]: row[1:] for row in quotes}
+    for symbol in sorted({*recount.quotes.symbols, *found}):
+        expected = recount.quotes.symbols.get(symbol) or QuoteSums()
+        count, seconds, total = found.get(symbol, (0, 0, 0))
+        where = f"silver.quotes of {symbol}"
+        layer.compare(where, "quotes", expected.count, count)
+        if count == expected.count and (seconds, total) != (expected.seconds, expected.total):
+            text = (
+                f"times, figures add up to {seconds}, {total}; in the lake's frames to"
+                f" {expected.seconds}, {expected.total}"
+            )
+            layer.find("differs", where, text)
 
 
 def _compare_repeated(
@@ -181,21 +246,34 @@ def _ends_told_by_successors(recount: Recount) -> dict[str, int]:
 
 
 def _audit_session(session: str, track: SessionTrack, told_end: int, layer: Layer) -> None:
-    where = f"session {session}"
-    given = 0 if track.closed is None else track.closed.messages.get(Stream.TRADES, 0)
-    end = max(given, told_end, track.seen.end, track.refused.end)
+    for stream in CARRIED:
+        if stream is Stream.TRADES:
+            _audit_stream(session, track, stream, told_end, layer)
+        elif stream in track.streams or (
+            track.closed is not None and str(stream) in track.closed.messages
+        ):
+            _audit_stream(session, track, stream, 0, layer)
+    if track.opened is None and any(len(numbers.built) for numbers in track.streams.values()):
+        layer.find("differs", f"session {session}", "it has frames, but no `opened` event")
+
+
+def _audit_stream(
+    session: str, track: SessionTrack, stream: Stream, told_end: int, layer: Layer
+) -> None:
+    where = f"session {session}" + ("" if stream is Stream.TRADES else f", {stream}")
+    numbers = track.of(stream)
+    given = 0 if track.closed is None else track.closed.messages.get(stream, 0)
+    end = max(given, told_end, numbers.seen.end, numbers.refused.end)
     layer.checked += end
-    for start, stop in track.refused:
+    for start, stop in numbers.refused:
         layer.find("note", where, f"messages {start}..{stop - 1} were refused by record")
-        track.seen.add_range(start, stop)
-    for start, stop in track.seen.holes(end):
+        numbers.seen.add_range(start, stop)
+    for start, stop in numbers.seen.holes(end):
         text = f"messages {start}..{stop - 1} of {end} are in neither lake nor log"
         layer.find("lost", where, text, stop - start)
     if track.closed is not None and given < end:
         text = f"closed after {given} messages, but {end} were seen"
         layer.find("differs", where, text)
-    if track.opened is None and len(track.built):
-        layer.find("differs", where, "it has frames, but no `opened` event")
 
 
 def audit_completeness(warehouse: WarehouseReader, positions: Positions, layer: Layer) -> None:
@@ -203,10 +281,11 @@ def audit_completeness(warehouse: WarehouseReader, positions: Positions, layer: 
     if not positions.built:
         return
     rows = warehouse.query(
-        "select session_id, frames_expected, frames_missing from gold.completeness order by 1"
+        "select session_id || case when stream = 'trades' then '' else ', ' || stream end,"
+        " frames_expected, frames_missing from gold.completeness order by 1"
     )
     layer.checked = sum(row[1] for row in rows)
-    layer.sums["sessions"] = str(len(rows))
+    layer.sums["sessions"] = str(len({row[0].partition(",")[0] for row in rows}))
     for session, expected, missing in rows:
         if missing > 0:
             text = f"{missing} of {expected} messages are missing"

@@ -11,6 +11,7 @@ import msgspec
 
 from tickhouse.errors import TickhouseError
 from tickhouse.runtime import backends
+from tickhouse.runtime.feed_checks import Check, check_feed
 from tickhouse.runtime.level import PartitionLevel, Status, partition_levels, read_statuses
 from tickhouse.runtime.owner import connect_owner
 from tickhouse.runtime.result import EXIT_OK, EXIT_PROBLEM, VerbResult
@@ -89,16 +90,8 @@ def query(settings: Settings, arguments: argparse.Namespace) -> VerbResult:
     return VerbResult(EXIT_OK, content, table(result.columns, result.rows))
 
 
-class Check(msgspec.Struct, frozen=True):
-    """One finding of the doctor."""
-
-    name: str
-    ok: bool
-    found: str
-
-
 def doctor(settings: Settings, _arguments: argparse.Namespace) -> VerbResult:
-    """Check every configured backend."""
+    """Check every configured backend, and the feed's key, plan, limits and clock."""
     probes: dict[str, Callable[[Settings], str]] = {
         "source": lambda settings: backends.open_source(settings).url,
         "log": _probe_log,
@@ -108,6 +101,7 @@ def doctor(settings: Settings, _arguments: argparse.Namespace) -> VerbResult:
         "disk": _probe_disk,
     }
     checks = [_check(name, probe, settings) for name, probe in probes.items()]
+    checks += check_feed(settings)
     ok = all(check.ok for check in checks)
     rows = [["ok" if check.ok else "FIX", check.name, check.found] for check in checks]
     content = {"ok": ok, "checks": [msgspec.structs.asdict(check) for check in checks]}

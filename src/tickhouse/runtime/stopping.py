@@ -1,10 +1,11 @@
 """How a stage is told to stop: a signal, the supervisor's pipe, or the end of its time."""
 
 import argparse
+import asyncio
 import contextlib
 import signal
 import threading
-from collections.abc import Generator
+from collections.abc import AsyncGenerator, Generator
 
 from tickhouse.runtime.supervisor import stop_when_pipe_closes
 
@@ -39,3 +40,16 @@ def stop_event(arguments: argparse.Namespace) -> Generator[threading.Event]:
             timer.cancel()
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+@contextlib.asynccontextmanager
+async def stopping(stop: threading.Event) -> AsyncGenerator[asyncio.Event]:
+    """An event of the running loop that follows `stop`, which is set at the end."""
+    stopped = asyncio.Event()
+    watch = asyncio.create_task(asyncio.to_thread(stop.wait))
+    watch.add_done_callback(lambda _watch: stopped.set())
+    try:
+        yield stopped
+    finally:
+        stop.set()
+        await watch

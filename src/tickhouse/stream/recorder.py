@@ -45,7 +45,13 @@ class Recorder:
         buffer_bytes: above this the connections wait (or, if they cannot, are shed).
         clock: of receipts, waits and backoff.
         report: told the state and the facts of the moment after each commit.
+
+    Attributes:
+        first_shard: number of the feed's first shard, and so of the first partition written to. A
+            feed that is recorded now and then beside another must not end that one's sessions.
     """
+
+    first_shard = 0
 
     def __init__(
         self,
@@ -86,7 +92,8 @@ class Recorder:
         self._feed.begin(LogHistory(self._log))
         committer = asyncio.create_task(self._commit_until_done())
         shards = [
-            asyncio.create_task(self._record_shard(shard)) for shard in range(self._feed.shards)
+            asyncio.create_task(self._record_shard(self.first_shard + number))
+            for number in range(self._feed.shards)
         ]
         stopper = asyncio.create_task(stop.wait())
         try:

@@ -46,12 +46,21 @@ class NodeResult(msgspec.Struct, frozen=True):
 
 
 class Node(msgspec.Struct, frozen=True):
-    """A model or seed of the project, with what its rows depend on."""
+    """A model or seed of the project, with what its rows depend on.
+
+    Attributes:
+        name: name of the node.
+        kind: "model" or "seed".
+        fingerprint: of all that makes its rows but bronze.
+        upstream: models and seeds that it reads.
+        streams: the only streams whose frames change its rows; empty = all.
+    """
 
     name: str
     kind: str
     fingerprint: str
     upstream: frozenset[str]
+    streams: frozenset[str] = frozenset()
 
 
 class DbtRunner:
@@ -151,7 +160,8 @@ def _nodes(manifest: DbtObject) -> Iterable[Node]:
             keys: list[str] = node.depends_on.nodes if kind == "model" else []
             upstream = frozenset(str(manifest.nodes[k].name) for k in keys if k in manifest.nodes)
             fingerprint = _fingerprint(node, kind, manifest)
-            own[str(node.name)] = Node(str(node.name), kind, fingerprint, upstream)
+            streams = frozenset(map(str, node.config.meta.get("streams", ())))
+            own[str(node.name)] = Node(str(node.name), kind, fingerprint, upstream, streams)
     for node in own.values():
         yield msgspec.structs.replace(node, fingerprint=_with_upstream(node, own))
 

@@ -83,6 +83,16 @@ def bounded_load(connection: Connection, after: int, upto: int, frames_max: int)
     return upto if found is None else int(found)
 
 
+def arrived_streams(connection: Connection, after: int, upto: int) -> set[str]:
+    """Streams of which loads in `(after, upto]` brought frames."""
+    connection.execute(
+        "select distinct stream from bronze.load_ledger"
+        " where load_id > ? and load_id <= ? and n > 0",
+        [after, upto],
+    )
+    return {row[0] for row in connection.fetchall()}
+
+
 def existing_tables(connection: Connection) -> set[str]:
     """Names of the tables in silver and gold."""
     connection.execute(
@@ -97,8 +107,17 @@ def read_positions(connection: Connection) -> dict[str, Position]:
     return {row[0]: Position(*row[1:]) for row in connection.fetchall()}
 
 
-def pin(connection: Connection, windows: Sequence[Window], *, started_at: datetime) -> int:
-    """Record a build and what each of its models reads, in one transaction; returns its id."""
+def pin(
+    connection: Connection,
+    windows: Sequence[Window],
+    *,
+    started_at: datetime,
+    idle: Iterable[str] = (),
+) -> int:
+    """Record a build and what each of its models reads, in one transaction; returns its id.
+
+    Models that are `idle` find nothing in their window: they stand at its end at once.
+    """
     connection.execute("begin")
     try:
         build_id = _insert_build(connection, windows, started_at)
@@ -107,6 +126,11 @@ def pin(connection: Connection, windows: Sequence[Window], *, started_at: dateti
         values = [value for window in windows for value in _window_row(build_id, window)]
         connection.execute(f"insert into meta.windows values {marks}", values)  # noqa: S608
         _insert_missing_positions(connection, [window.model for window in windows])
+        for model in idle:
+            connection.execute(
+                "update meta.positions set load_id = ?, build_id = ? where model = ?",
+                [windows[0].upto, build_id, model],
+            )
         connection.execute("commit")
     except BaseException:
         connection.execute("rollback")

@@ -48,6 +48,21 @@
     timezone('America/New_York', timezone('UTC', {{ column }}))
 {%- endmacro %}
 
+{# UTC time of a wall-clock time of the US exchanges. #}
+{% macro utc_time(exchange_time) -%}
+    {{ adapter.dispatch('utc_time')(exchange_time) }}
+{%- endmacro %}
+{% macro default__utc_time(exchange_time) -%}
+    timezone('UTC', timezone('America/New_York', {{ exchange_time }}))
+{%- endmacro %}
+
+{% macro epoch_s_to_timestamp(seconds) -%}
+    {{ adapter.dispatch('epoch_s_to_timestamp')(seconds) }}
+{%- endmacro %}
+{% macro default__epoch_s_to_timestamp(seconds) -%}
+    make_timestamp({{ seconds }} * 1000000)
+{%- endmacro %}
+
 {# The value of `column` in the row where `order_by` is least / greatest; null values are left out. #}
 {% macro first_by(column, order_by, where='true') -%}
     {{ adapter.dispatch('first_by')(column, order_by, where) }}
@@ -135,4 +150,49 @@
 {%- endmacro %}
 {% macro default__raise_error(message) -%}
     error({{ message }})
+{%- endmacro %}
+
+{# One row an item of a list. #}
+{% macro each_of(list) -%}
+    {{ adapter.dispatch('each_of')(list) }}
+{%- endmacro %}
+{% macro default__each_of(list) -%}
+    unnest({{ list }})
+{%- endmacro %}
+
+{# One row a date, both ends included; a list of dates in a select. #}
+{% macro each_date(first_date, last_date) -%}
+    {{ adapter.dispatch('each_date')(first_date, last_date) }}
+{%- endmacro %}
+{% macro default__each_date(first_date, last_date) -%}
+    cast(unnest(generate_series(
+        cast({{ first_date }} as timestamp), cast({{ last_date }} as timestamp), interval '1 day'
+    )) as date)
+{%- endmacro %}
+
+{# Order of frames by receipt, as text that sorts the same way. #}
+{% macro frame_order_text() -%}
+    {{ adapter.dispatch('frame_order_text')() }}
+{%- endmacro %}
+{% macro default__frame_order_text() -%}
+    concat_ws(
+        ' ', lpad(cast(epoch_us(received_at) as varchar), 17, '0'), session_id,
+        lpad(cast(session_seq as varchar), 19, '0')
+    )
+{%- endmacro %}
+
+{# What is kept of a quote: its values and its place among the symbol's quotes. #}
+{% macro quote_facts() -%}
+    {{ adapter.dispatch('quote_facts')() }}
+{%- endmacro %}
+{% macro default__quote_facts() -%}
+    struct_pack(
+        quote_price := price, quoted_at := quoted_at, quote_date := session_date,
+        quote_source := source, source_open := day_open, source_high := day_high,
+        source_low := day_low, source_previous_close := previous_close, source_change := change,
+        source_change_percent := change_percent,
+        quote_order := concat_ws(
+            ' ', lpad(cast(epoch_us(quoted_at) as varchar), 17, '0'), {{ frame_order_text() }}
+        )
+    )
 {%- endmacro %}

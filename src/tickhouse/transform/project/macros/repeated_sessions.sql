@@ -1,6 +1,6 @@
 {# Sessions with a frame in the window that was delivered more than once, as SQL literals a stream. #}
 {% macro repeated_sessions(ranges, window) %}
-    {% set found = {'trades': '', 'sessions': ''} %}
+    {% set found = {} %}
     {% if execute %}
         {% set rows = run_query(
             "select distinct n.stream, '''' || replace(n.session_id, '''', '''''') || ''''"
@@ -11,7 +11,7 @@
         ).rows %}
         {% for row in rows %}
             {% do found.update({
-                row[0]: found[row[0]] ~ (', ' if found[row[0]] else '') ~ row[1]
+                row[0]: found[row[0]] ~ ', ' ~ row[1] if row[0] in found else row[1]
             }) %}
         {% endfor %}
     {% endif %}

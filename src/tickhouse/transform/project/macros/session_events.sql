@@ -1,4 +1,4 @@
-{# Events of our own making (opened, closed, gap), one row each; anything else gives none. #}
+{# Events of our own making (see tickhouse/model/session.py), one row each; anything else gives none. #}
 {% macro session_events(frames) -%}
     {{ adapter.dispatch('session_events')(frames) }}
 {%- endmacro %}
@@ -15,19 +15,29 @@
         message.previous.session as previous_session_id,
         try_cast(message.previous.seq as bigint) as previous_last_seq,
         message.reason as reason,
-        try_cast(message.messages.trades as bigint) as trades_messages,
+        {%- for stream in frame_streams() if stream != 'sessions' %}
+        try_cast(message.messages.{{ stream }} as bigint) as {{ stream }}_messages,
+        {%- endfor %}
         message.stream as stream,
         try_cast(message.seq_from as bigint) as seq_from,
         try_cast(message.seq_to as bigint) as seq_to,
         {{ epoch_ns_to_timestamp('try_cast(message.time_from as bigint)') }} as time_from,
         {{ epoch_ns_to_timestamp('try_cast(message.time_to as bigint)') }} as time_to,
+        message.symbols as symbol_list,
         array_to_string(message.symbols, ',') as symbols,
         message.cause as cause,
-        message.filled_by as filled_by
+        message.filled_by as filled_by,
+        message.name as name,
+        try_cast(message.id_from as bigint) as id_from,
+        try_cast(message.id_to as bigint) as id_to,
+        message.ray as ray,
+        try_cast(message.clock_offset_ms as bigint) as clock_offset_ms,
+        message.channel as channel,
+        try_cast(message.every_s as double) as every_s
     from (
         select
             *,
-            json_transform(payload, '{"event":"VARCHAR","at":"VARCHAR","shard":"VARCHAR","feed":"VARCHAR","mode":"VARCHAR","cursor":"VARCHAR","previous":{"session":"VARCHAR","seq":"VARCHAR"},"reason":"VARCHAR","messages":{"trades":"VARCHAR"},"stream":"VARCHAR","seq_from":"VARCHAR","seq_to":"VARCHAR","time_from":"VARCHAR","time_to":"VARCHAR","symbols":["VARCHAR"],"cause":"VARCHAR","filled_by":"VARCHAR"}') as message
+            json_transform(payload, '{"event":"VARCHAR","at":"VARCHAR","shard":"VARCHAR","feed":"VARCHAR","mode":"VARCHAR","cursor":"VARCHAR","previous":{"session":"VARCHAR","seq":"VARCHAR"},"reason":"VARCHAR","messages":{"trades":"VARCHAR","quotes":"VARCHAR","reference":"VARCHAR"},"stream":"VARCHAR","seq_from":"VARCHAR","seq_to":"VARCHAR","time_from":"VARCHAR","time_to":"VARCHAR","symbols":["VARCHAR"],"cause":"VARCHAR","filled_by":"VARCHAR","name":"VARCHAR","id_from":"VARCHAR","id_to":"VARCHAR","ray":"VARCHAR","clock_offset_ms":"VARCHAR","channel":"VARCHAR","every_s":"VARCHAR"}') as message
         from {{ frames }}
         where source = 'tickhouse' and payload is not null
     )

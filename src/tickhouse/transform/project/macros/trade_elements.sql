@@ -27,14 +27,17 @@
         union all
         {{ binance_ws_elements('frames') }}
         union all
+        {{ binance_trades_elements('frames') }}
+        union all
+        {{ finnhub_tick_elements('frames') }}
+        union all
         {{ unreadable_elements('frames') }}
     ),
     typed as (
         select
             *,
-            {#- DuckDB takes 1_000 for a number; no feed and no other warehouse does. #}
-            try_cast(replace(raw_price, '_', '?') as decimal(18, 8)) as price,
-            try_cast(replace(raw_size, '_', '?') as decimal(18, 8)) as trade_size,
+            {{ kept_number('raw_price') }} as price,
+            {{ kept_number('raw_size') }} as trade_size,
             try_cast(replace(raw_time, '_', '?') as bigint) as event_ms
         from elements
     ),
@@ -75,8 +78,9 @@
             else 'unknown_shape'
         end as frame_reason
     from {{ frames }}
-    where payload is null or payload_kind not in ('finnhub.ws', 'binance.ws')
-        or payload_kind is null
+    where payload is null or payload_kind is null or payload_kind not in (
+        'finnhub.ws', 'binance.ws', 'binance.trades', 'finnhub.tick'
+    )
 {%- endmacro %}
 
 {# What was rejected, as it was delivered: the element, or the whole frame. #}
@@ -87,6 +91,18 @@
     case
         when {{ frame }}.payload is null
             then coalesce({{ frame }}.payload_text, {{ frame }}.payload_b64, {{ frame }}.poison)
+        when {{ element }}.payload_kind = 'binance.trades' and {{ element }}.trade_index is not null
+            then cast(
+                json_extract({{ frame }}.payload, '$[' || {{ element }}.trade_index || ']')
+                as varchar
+            )
+        when {{ element }}.payload_kind = 'finnhub.tick' and {{ element }}.trade_index is not null
+            then '{' || concat_ws(','
+                {%- for name in ['t', 'p', 'v', 'c'] -%}
+                , '"{{ name }}":' || cast(json_extract(
+                    {{ frame }}.payload, '$.{{ name }}[' || {{ element }}.trade_index || ']'
+                ) as varchar)
+                {%- endfor %}) || '}'
         when {{ element }}.trade_index is null or {{ element }}.payload_kind <> 'finnhub.ws'
             then cast({{ frame }}.payload as varchar)
         else cast(
@@ -105,6 +121,16 @@
             and json_type(payload, '$.data') = 'ARRAY' then json_array_length(payload, '$.data')
         when payload_kind = 'binance.ws' and json_extract_string(payload, '$.data.e') = 'trade'
             and json_extract_string(payload, '$.stream') like '%@trade' then 1
+        when payload_kind = 'binance.trades' and json_type(payload) = 'ARRAY'
+            then json_array_length(payload)
+        when payload_kind = 'finnhub.tick' and json_type(payload, '$.t') = 'ARRAY'
+            and json_type(payload, '$.p') = 'ARRAY' and json_type(payload, '$.v') = 'ARRAY'
+            and json_array_length(payload, '$.p') = json_array_length(payload, '$.t')
+            and json_array_length(payload, '$.v') = json_array_length(payload, '$.t')
+            and (
+                coalesce(json_type(payload, '$.c'), 'NULL') <> 'ARRAY'
+                or json_array_length(payload, '$.c') = json_array_length(payload, '$.t')
+            ) then json_array_length(payload, '$.t')
         else 0
     end
 {%- endmacro %}

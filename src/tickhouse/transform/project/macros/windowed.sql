@@ -5,7 +5,10 @@
 
   A model is built afresh where the builder says so (its fingerprint changed, or its table is
   missing). `config(unique_key=…)` names the rows that new rows replace: without it rows are only
-  added. `config(meta={'prune_by': column})` names a time column that the delete is confined by.
+  added. `config(meta={'prune_by': column})` names a time column that the delete is confined by,
+  `config(meta={'removed_by': column})` a boolean: true where a row only takes the old one away.
+  `config(meta={'streams': […]})` says that only frames of these streams change the model's rows: the
+  builder leaves it out where none arrived.
 #}
 {% materialization windowed, default %}
     {%- set window = compiled_window() -%}
@@ -13,7 +16,7 @@
 
     {% if window.is_full %}
         {% call statement('main') %}
-            create or replace table {{ target_relation }} as {{ compiled_code }}
+            create or replace table {{ target_relation }} as {{ kept_rows('(' ~ compiled_code ~ ')') }}
         {% endcall %}
     {% elif not config.get('unique_key') %}
         {% call statement('main') %}
@@ -54,7 +57,19 @@
               {%- endfor %}
             {%- if range %} and {{ in_range('stored.' ~ prune_by, range) }}{% endif %};
     {% endfor -%}
-    insert into {{ target }} select * from {{ fresh }}
+    insert into {{ target }} {{ kept_rows(fresh) }}
+{%- endmacro %}
+
+{# Rows of a result that are there to stay. #}
+{% macro kept_rows(result) -%}
+    {{ adapter.dispatch('kept_rows')(result, config.get('meta', {}).get('removed_by')) }}
+{%- endmacro %}
+{% macro default__kept_rows(result, removed_by) -%}
+    {%- if removed_by -%}
+        select * exclude ({{ removed_by }}) from {{ result }} where not {{ removed_by }}
+    {%- else -%}
+        select * from {{ result }}
+    {%- endif -%}
 {%- endmacro %}
 
 {# Abort where another build moved the position since this one was pinned. #}

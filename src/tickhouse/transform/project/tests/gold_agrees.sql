@@ -9,7 +9,7 @@ from {{ ref('kpi') }} as k
 left join {{ ref('bars_1d') }} as d on k.symbol = d.symbol and k.session_date = d.session_date
 where {{ in_window(window, 'k.load_id') }}
     and (k.volume, k.trade_count, k.dollar_volume)
-        is distinct from (d.volume, d.trade_count, d.dollar_volume)
+        is distinct from (d.volume, coalesce(d.trade_count, 0), d.dollar_volume)
 union all
 select 'kpi and market_map', k.symbol
 from {{ ref('kpi') }} as k
@@ -42,4 +42,22 @@ select 'latency keys', source
 from {{ ref('latency') }}
 where {{ in_window(window) }}
 group by minute_at, source
+having count(*) > 1
+union all
+select 'gaps_daily keys', symbol
+from {{ ref('gaps_daily') }}
+where {{ in_window(window) }}
+group by session_date, symbol, stream
+having count(*) > 1 or min(least(missing_s, filled_s, ids_missing, ids_filled)) < 0
+union all
+select 'gaps keys', name
+from {{ ref('gaps') }}
+where {{ in_window(window) }}
+group by kind, name
+having count(*) > 1
+union all
+select 'instruments keys', symbol
+from {{ ref('instruments') }}
+where {{ in_window(window) }}
+group by symbol
 having count(*) > 1

@@ -1,4 +1,4 @@
-{# Each trade of the window has its identity once, and every value that gold builds on. #}
+{# Each trade and quote of the window has its identity once, and every value that gold builds on. #}
 {% set window = build_window('tests') %}
 
 select session_id, session_seq, trade_index, count(*) as trades
@@ -12,5 +12,16 @@ having count(*) > 1
         and session_date is not null and is_regular_hours is not null
         and day_sets_high_low is not null and day_sets_open_close is not null
         and counts_volume is not null and bar_sets_price is not null
+        and {{ matches('symbol', '[A-Z0-9.:_/^= -]{1,32}') }}
+    )
+union all
+select session_id, session_seq, null, count(*)
+from {{ ref('quotes') }}
+where {{ in_window(window) }}
+group by session_id, session_seq
+having count(*) > 1
+    or not bool_and(
+        price > 0 and quoted_at is not null and received_at is not null
+        and session_date is not null and is_repeat is not null and is_stale is not null
         and {{ matches('symbol', '[A-Z0-9.:_/^= -]{1,32}') }}
     )

@@ -1,5 +1,18 @@
 {{ config(unique_key=['symbol']) }}
+{#
+  The newest trade and the newest quote that was no stale one are kept apart, each with its place,
+  so that what arrives late changes nothing that a rebuild would not. The later of the two is the
+  last price; the day's figures are those of the bar, and the source's own where there is no bar.
+#}
 {% set window = build_window() %}
+{% set quote_columns = [
+    'quote_price', 'quoted_at', 'quote_date', 'quote_source', 'source_open', 'source_high',
+    'source_low', 'source_previous_close', 'source_change', 'source_change_percent', 'quote_order'
+] %}
+{% set source_columns = [
+    'source_open', 'source_high', 'source_low', 'source_previous_close', 'source_change',
+    'source_change_percent'
+] %}
 {{ window_comment(window) }}
 
 with arrived as (
@@ -10,36 +23,53 @@ with arrived as (
     group by symbol
 ),
 
+quoted as (
+    select
+        symbol,
+        {{ last_by(quote_facts(), '(quoted_at, received_at, session_id, session_seq)') }} as quote
+    from {{ ref('quotes') }}
+    where {{ in_window(window) }} and not is_stale
+    group by symbol
+),
+
 touched as (
     select symbol from arrived
     union
+    select symbol from quoted
+    union
     select symbol from {{ ref('bars_1d') }} where {{ in_window(window) }}
+    union
+    select symbol from {{ ref('instruments') }} where {{ in_window(window) }}
 ),
 
-newest as (
+newest_trades as (
     select
-        symbol, last_tick.price as last_price, last_tick.event_at as last_at,
-        last_tick.source as source, {{ tick_order_text('last_tick') }} as last_order
+        symbol, last_tick.price as last_trade_price, last_tick.event_at as last_trade_at,
+        last_tick.source as last_trade_source, {{ tick_order_text('last_tick') }} as last_order
     from arrived
 ),
 
-last_trades as (
-    {% if not window.is_full %}
+newest_quotes as (
+    select symbol, {% for fact in quote_columns %}quote.{{ fact }} as {{ fact }}{{ ', ' if not loop.last }}{% endfor %}
+    from quoted
+),
+
+facts as (
     select
         t.symbol,
-        case when k.last_order > coalesce(n.last_order, '') then k.last_price else n.last_price end
-            as last_price,
-        case when k.last_order > coalesce(n.last_order, '') then k.last_at else n.last_at end
-            as last_at,
-        case when k.last_order > coalesce(n.last_order, '') then k.source else n.source end
-            as source,
-        case when k.last_order > coalesce(n.last_order, '') then k.last_order else n.last_order end
-            as last_order
+        {% for fact in ['last_trade_price', 'last_trade_at', 'last_trade_source', 'last_order'] %}
+        {% if not window.is_full %}case when k.last_order > coalesce(n.last_order, '') then k.{{ fact }} else n.{{ fact }} end
+        {%- else %}n.{{ fact }}{% endif %} as {{ fact }},
+        {% endfor %}
+        {% for fact in quote_columns %}
+        {% if not window.is_full %}case when k.quote_order > coalesce(q.quote_order, '') then k.{{ fact }} else q.{{ fact }} end
+        {%- else %}q.{{ fact }}{% endif %} as {{ fact }}{{ ',' if not loop.last }}
+        {% endfor %}
     from touched as t
-    left join newest as n on t.symbol = n.symbol
+    left join newest_trades as n on t.symbol = n.symbol
+    left join newest_quotes as q on t.symbol = q.symbol
+    {% if not window.is_full %}
     left join {{ this }} as k on t.symbol = k.symbol
-    {% else %}
-    select symbol, last_price, last_at, source, last_order from newest
     {% endif %}
 ),
 
@@ -49,42 +79,77 @@ days as (
     inner join touched as t on d.symbol = t.symbol
 ),
 
-newest_days as (
-    select symbol, max(session_date) as session_date from days group by symbol
+dated as (
+    select
+        f.*,
+        greatest(
+            coalesce(n.session_date, f.quote_date), coalesce(f.quote_date, n.session_date)
+        ) as session_date
+    from facts as f
+    left join (
+        select symbol, max(session_date) as session_date from days group by symbol
+    ) as n on f.symbol = n.symbol
 ),
 
 previous as (
     select
         d.symbol,
-        {{ last_by('d.close', 'd.session_date', 'd.close is not null') }} as previous_close
+        {{ last_by('d.close', 'd.session_date', 'd.close is not null') }} as our_previous_close
     from days as d
-    inner join newest_days as n on d.symbol = n.symbol and d.session_date < n.session_date
+    inner join dated as n on d.symbol = n.symbol and d.session_date < n.session_date
     group by d.symbol
+),
+
+joined as (
+    select
+        f.* exclude ({{ source_columns | join(', ') }}),
+        {#- The source's figures are of the quote's session. #}
+        {% for fact in source_columns %}
+        case when f.quote_date = f.session_date then f.{{ fact }} end as {{ fact }},
+        {% endfor %}
+        f.quote_price is not null
+            and (f.last_trade_at is null or f.quoted_at > f.last_trade_at) as is_quote_newer,
+        p.our_previous_close,
+        d.open as our_open, d.high as our_high, d.low as our_low, d.volume, d.trade_count,
+        d.dollar_volume, d.vwap, d.symbol is not null as has_bar
+    from dated as f
+    left join previous as p on f.symbol = p.symbol
+    left join days as d on f.symbol = d.symbol and f.session_date = d.session_date
+    where f.session_date is not null
+),
+
+priced as (
+    select
+        *,
+        case when is_quote_newer then quote_price else last_trade_price end as last_price,
+        coalesce(source_previous_close, our_previous_close) as previous_close
+    from joined
 )
 
 select
-    d.symbol,
-    coalesce(i.name, d.symbol) as name,
-    d.session_date,
-    l.last_price,
-    l.last_at,
-    p.previous_close,
-    cast(l.last_price - p.previous_close as decimal(18, 8)) as change,
+    k.symbol,
+    coalesce(i.name, k.symbol) as name,
+    k.session_date,
+    k.last_price,
+    case when k.is_quote_newer then k.quoted_at else k.last_trade_at end as last_at,
+    case when k.is_quote_newer then 'quote' when k.last_price is not null then 'trade' end
+        as price_source,
+    k.previous_close,
+    cast(k.last_price - k.previous_close as decimal(18, 8)) as change,
     cast({{ exact_quotient(
-        'cast(100 * cast(l.last_price as decimal(20, 8)) as decimal(38, 16))', 'cast(p.previous_close as decimal(38, 8))'
+        'cast(100 * cast(k.last_price as decimal(20, 8)) as decimal(38, 16))', 'cast(k.previous_close as decimal(38, 8))'
     ) }} - 100 as decimal(18, 8)) as change_percent,
-    d.open as day_open,
-    d.high as day_high,
-    d.low as day_low,
-    d.volume,
-    d.trade_count,
-    d.dollar_volume,
-    d.vwap,
-    l.source,
-    l.last_order,
+    {% for fact in ['open', 'high', 'low'] %}
+    case when k.has_bar then k.our_{{ fact }} else k.source_{{ fact }} end as day_{{ fact }},
+    {% endfor %}
+    k.volume,
+    coalesce(k.trade_count, 0) as trade_count,
+    k.dollar_volume,
+    k.vwap,
+    case when k.is_quote_newer then k.quote_source else k.last_trade_source end as source,
+    {{ disagreements() }} as disagreements,
+    k.last_trade_price, k.last_trade_at, k.last_trade_source, k.last_order,
+    {% for fact in quote_columns %}k.{{ fact }}, {% endfor %}
     cast({{ window.upto }} as bigint) as load_id
-from days as d
-inner join newest_days as n on d.symbol = n.symbol and d.session_date = n.session_date
-inner join last_trades as l on d.symbol = l.symbol
-left join previous as p on d.symbol = p.symbol
-left join {{ ref('instruments') }} as i on d.symbol = i.symbol
+from priced as k
+left join {{ ref('instruments') }} as i on k.symbol = i.symbol

@@ -10,7 +10,7 @@
 {{ window_comment(window) }}
 
 with arrived as (
-    {% for stream in ['trades', 'sessions'] %}
+    {% for stream in frame_streams() %}
     select '{{ stream }}' as stream, session_id, session_seq, received_at
     from {{ source('bronze', stream) }}
     where {{ in_window(window) }} and session_id is not null

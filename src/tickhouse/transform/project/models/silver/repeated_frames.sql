@@ -7,10 +7,9 @@
 {% set window = build_window() %}
 {{ window_comment(window) }}
 {% set suspects = repeated_sessions(ref('frame_ranges'), window) %}
--- depends_on: {{ source('bronze', 'trades') }} {{ source('bronze', 'sessions') }}
 
 with arrived as (
-    {% for stream in ['trades', 'sessions'] %}
+    {% for stream in frame_streams() %}
     select
         '{{ stream }}' as stream, session_id, session_seq, topic_id, part, log_offset, load_id,
         row_number() over (
@@ -18,7 +17,7 @@ with arrived as (
         ) as delivery
     from {{ source('bronze', stream) }}
     where {{ in_window(window) }}
-      and session_id in ({{ suspects[stream] or 'null' }})
+      and session_id in ({{ suspects[stream] | default('null') }})
     {{ 'union all' if not loop.last }}
     {% endfor %}
 )

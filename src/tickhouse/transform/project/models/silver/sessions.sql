@@ -1,4 +1,4 @@
-{{ config(unique_key=['session_id']) }}
+{{ config(unique_key=['session_id'], meta={'streams': ['sessions']}) }}
 {% set window = build_window() %}
 {{ window_comment(window) }}
 
@@ -22,9 +22,15 @@ arrived as (
         max(happened_at) filter (where event = 'opened') as opened_at,
         max(happened_at) filter (where event = 'closed') as closed_at,
         max(reason) filter (where event = 'closed') as close_reason,
-        max(trades_messages) filter (where event = 'closed') as trades_messages
+        max(trades_messages) filter (where event = 'closed') as trades_messages,
+        max(quotes_messages) filter (where event = 'closed') as quotes_messages,
+        max(reference_messages) filter (where event = 'closed') as reference_messages,
+        {{ last_by('ray', 'session_seq', "event = 'remote'") }} as ray,
+        {{ last_by('clock_offset_ms', 'session_seq', "event = 'remote'") }} as clock_offset_ms,
+        min(time_from) filter (where event = 'gap') as gap_told_from
     from events
-    where event in ('opened', 'closed')
+    where event in ('opened', 'closed', 'remote')
+        or (event = 'gap' and seq_from is null and filled_by is null)
     group by session_id
 )
 
@@ -32,10 +38,14 @@ select
     a.session_id,
     {% for column in [
         'shard', 'mode', 'feed', 'feed_cursor', 'previous_session_id', 'previous_last_seq',
-        'opened_at', 'closed_at', 'close_reason', 'trades_messages'
+        'opened_at', 'closed_at', 'close_reason', 'trades_messages', 'quotes_messages',
+        'reference_messages', 'ray', 'clock_offset_ms'
     ] %}
     {% if not window.is_full %}coalesce(a.{{ column }}, s.{{ column }}){% else %}a.{{ column }}{% endif %} as {{ column }},
     {% endfor %}
+    {% if not window.is_full %}least(
+        coalesce(a.gap_told_from, s.gap_told_from), coalesce(s.gap_told_from, a.gap_told_from)
+    ){% else %}a.gap_told_from{% endif %} as gap_told_from,
     cast({{ window.upto }} as bigint) as load_id
 from arrived as a
 {% if not window.is_full %}

@@ -9,13 +9,14 @@ trades as (
     where reason is null
 ),
 
-{#- Time zone and conditions are resolved once a distinct value, not once a trade. #}
+{#- Time zone, calendar and conditions are resolved once a distinct value, not once a trade. #}
 hours as (
-    select
-        hour_at, cast({{ exchange_time('hour_at') }} as date) as exchange_date,
-        date_part('hour', {{ exchange_time('hour_at') }}) as exchange_hour,
-        date_part('dayofweek', {{ exchange_time('hour_at') }}) between 1 and 5 as is_weekday
-    from (select distinct date_trunc('hour', event_at) as hour_at from trades)
+    select h.hour_at, h.exchange_date, c.open_at, c.close_at
+    from (
+        select hour_at, cast({{ exchange_time('hour_at') }} as date) as exchange_date
+        from (select distinct date_trunc('hour', event_at) as hour_at from trades)
+    ) as h
+    left join {{ ref('calendar') }} as c on h.exchange_date = c.session_date
 ),
 
 codes as (
@@ -45,10 +46,7 @@ placed as (
         r.opening_print, r.closing_print,
         t.raw_symbol like '%:%' as is_always_open,
         h.exchange_date,
-        h.is_weekday and (
-            h.exchange_hour between 10 and 15
-            or (h.exchange_hour = 9 and date_part('minute', t.event_at) >= 30)
-        ) as is_exchange_open
+        coalesce(t.event_at >= h.open_at and t.event_at < h.close_at, false) as is_exchange_open
     from trades as t
     inner join hours as h on date_trunc('hour', t.event_at) = h.hour_at
     left join rules as r on t.raw_conditions = r.raw_conditions

@@ -1,0 +1,34 @@
+{# What a gap keeps of the event that told it. #}
+{% macro gap_facts() -%}
+    {{ adapter.dispatch('gap_facts')() }}
+{%- endmacro %}
+{% macro default__gap_facts() -%}
+    struct_pack(
+        session_id := session_id, session_seq := session_seq, stream := stream,
+        seq_from := seq_from, seq_to := seq_to, symbols := symbols, cause := cause,
+        told_at := told_at
+    )
+{%- endmacro %}
+
+{#
+  Ranges that overlap or touch become one: one row a range that is left, with `keys`, `lower` and
+  `upper`. What is counted over them is counted once.
+#}
+{% macro merged_ranges(relation, keys, lower, upper) -%}
+    {%- set by_start = 'partition by ' ~ keys ~ ' order by ' ~ lower ~ ', ' ~ upper -%}
+    select {{ keys }}, min({{ lower }}) as {{ lower }}, max({{ upper }}) as {{ upper }}
+    from (
+        select
+            *, sum(opens_range) over (
+                {{ by_start }} rows between unbounded preceding and current row
+            ) as range_number
+        from (
+            select
+                *, case when {{ lower }} <= max({{ upper }}) over (
+                    {{ by_start }} rows between unbounded preceding and 1 preceding
+                ) then 0 else 1 end as opens_range
+            from {{ relation }}
+        )
+    )
+    group by {{ keys }}, range_number
+{%- endmacro %}
