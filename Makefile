@@ -7,7 +7,7 @@ PYTEST := $(BIN)/python -m pytest -q -n 2 --dist loadfile
 PORT   ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help up test test-all check lint bench prove-road wheel-smoke setup setup-dev browser clean
+.PHONY: help up test test-all check lint bench prove-road prove-feeds wheel-smoke setup setup-dev browser clean
 
 help: ## Show this help
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-14s %s\n", $$1, $$2}'
@@ -53,9 +53,13 @@ bench: setup-dev ## Measure; results and how to read them: benchmarks/README.md
 	$(BIN)/python -m benchmarks.road
 	$(BIN)/python -m benchmarks.history
 	$(BIN)/python -m benchmarks.tutorial
+	$(BIN)/python -m benchmarks.simulator
 
 prove-road: setup ## Real trades, 20 random kills, audit, rebuild: one JSON line (<= 2 minutes)
 	@$(BIN)/python -m proofs.road
+
+prove-feeds: setup ## A seeded day through a double of Finnhub, every fault: one JSON line (<= 3 minutes)
+	@$(BIN)/python -m proofs.feeds
 
 wheel-smoke: $(UV) ## Build the wheel; run the whole road from it in an environment of its own
 	@rm -rf dist && $(UV) build --quiet --wheel --out-dir dist
