@@ -78,7 +78,7 @@ class Settings(BaseSettings):
     port: int = Field(default=8787, ge=0, le=65535)
     """Port of the dashboard on 127.0.0.1; 0 chooses a free one."""
 
-    record_commit_ms: int = Field(default=20, ge=1, le=10_000)
+    record_commit_ms: int = Field(default=10, ge=1, le=10_000)
     """Group commit: a received frame waits at most this long for its commit."""
 
     record_commit_bytes: int = Field(default=4 << 20, ge=1024)

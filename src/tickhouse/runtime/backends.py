@@ -4,6 +4,7 @@ A backend is imported where it is opened, so that a stage starts without what th
 """
 
 import contextlib
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -40,6 +41,12 @@ def local_path(url: str, *, scheme: str, setting: str) -> Path:
 def open_log(settings: Settings) -> Log:
     """The log for its one writer."""
     return SqliteLog(local_path(settings.log_url, scheme="sqlite", setting="log"))
+
+
+def log_free_bytes(settings: Settings) -> int:
+    """Room left on the log's disk."""
+    path = local_path(settings.log_url, scheme="sqlite", setting="log")
+    return shutil.disk_usage(path.parent).free
 
 
 def open_log_reader(settings: Settings) -> LogReader:

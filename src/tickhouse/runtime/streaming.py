@@ -6,13 +6,15 @@ import threading
 from typing import Final
 
 from tickhouse.bronze.lander import Lander, held_offsets
+from tickhouse.clock import SYSTEM_CLOCK
 from tickhouse.errors import ConfigError, TickhouseError
 from tickhouse.runtime import backends
 from tickhouse.runtime.result import EXIT_OK, VerbResult
-from tickhouse.runtime.stopping import stop_event
+from tickhouse.runtime.stopping import stop_event, stopping
 from tickhouse.settings import Settings
 from tickhouse.stream.log import Log
 from tickhouse.stream.recorder import Recorder
+from tickhouse.stream.shedding import FreeSpace
 from tickhouse.telemetry import StageStatus, get_logger
 
 RETENTION_INTERVAL_S: Final = 30.0
@@ -38,6 +40,11 @@ def record(settings: Settings, arguments: argparse.Namespace) -> VerbResult:
         buffer_bytes=settings.record_buffer_bytes,
         report=status.report,
     )
+    recorder.space = FreeSpace(
+        lambda: backends.log_free_bytes(settings),
+        settings.record_free_bytes,
+        clock=SYSTEM_CLOCK,
+    )
     try:
         with stop_event(arguments) as stop:
             asyncio.run(_record(recorder, log, settings, stop))
@@ -49,17 +56,12 @@ def record(settings: Settings, arguments: argparse.Namespace) -> VerbResult:
 
 
 async def _record(recorder: Recorder, log: Log, settings: Settings, stop: threading.Event) -> None:
-    stopping = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    threading.Thread(
-        target=lambda: (stop.wait(), loop.call_soon_threadsafe(stopping.set)), daemon=True
-    ).start()
     retention = asyncio.create_task(_retain(log, settings))
     try:
-        await recorder.run(stopping)
+        async with stopping(stop) as stopped:
+            await recorder.run(stopped)
     finally:
         retention.cancel()
-        stop.set()
 
 
 async def _retain(log: Log, settings: Settings) -> None:

@@ -3,8 +3,8 @@
 Each connection ("shard") is one session and writes to its own partition. Frames gather in one
 buffer that a committer empties into the log every few milliseconds, in one transaction over all
 partitions, so a session's `opened` event is never younger than its frames. Only then is the feed
-told. Where the log cannot take more, a feed that can resume waits; one that cannot is shed, with a
-recorded gap.
+told. Where the log cannot take more, or its disk is nearly full, a shard that loses nothing by it
+waits; one that cannot is shed, with a recorded gap.
 """
 
 import asyncio
@@ -24,12 +24,15 @@ from tickhouse.source.feed import Arrivals, Delivery, Feed
 from tickhouse.stream.history import LogHistory
 from tickhouse.stream.log import Append, Log
 from tickhouse.stream.session import OpenSession, find_resume_point, gap_of_refused
+from tickhouse.stream.shedding import CHECK_S, FreeSpace
 from tickhouse.telemetry import Report, get_logger
 
 RECONNECT_S_MAX: Final = 60.0
 STABLE_S: Final = 60.0
 """A connection that lived so long starts the backoff anew."""
 RETRY_S: Final = 1.0
+REPORT_S: Final = 1.0
+"""An idle recorder says so this often."""
 
 _log = get_logger("record")
 
@@ -49,16 +52,18 @@ class Recorder:
     Attributes:
         first_shard: number of the feed's first shard, and so of the first partition written to. A
             feed that is recorded now and then beside another must not end that one's sessions.
+        space: whether the log's disk has room; None = it is not looked at before it is full.
     """
 
     first_shard = 0
+    space: FreeSpace | None = None
 
     def __init__(
         self,
         feed: Feed,
         log: Log,
         *,
-        commit_ms: int = 20,
+        commit_ms: int = 10,
         commit_bytes: int = 4 << 20,
         buffer_bytes: int = 64 << 20,
         clock: Clock = SYSTEM_CLOCK,
@@ -74,6 +79,7 @@ class Recorder:
         self._buffer: dict[TopicPartition, list[bytes]] = {}
         self._buffered = 0
         self._cursors: dict[int, int] = {}
+        self._filled = asyncio.Event()
         self._wake = asyncio.Event()
         self._room = asyncio.Event()
         self._room.set()
@@ -101,6 +107,7 @@ class Recorder:
         finally:
             await _cancel([*shards, stopper])
             self._done = True
+            self._filled.set()
             self._wake.set()
             await committer
             self._feed.close()
@@ -168,6 +175,7 @@ class Recorder:
             raise
         finally:
             await _close(arrivals)
+            self._tell_shed(session)
             self._put_event(session, session.closed(self._clock.time_ns(), reason))
             _log.info("session_closed", shard=shard, session=session.id, reason=reason)
 
@@ -175,7 +183,16 @@ class Recorder:
         if not isinstance(item, Arrivals):
             self._put_event(session, item)
             return
-        first = session.take_numbers(item.stream, len(item.payloads))
+        count = len(item.payloads)
+        first = session.take_numbers(item.stream, count)
+        shortage = self._shortage()
+        if shortage is not None and not self._feed.waits(session.shard):
+            if not session.shed:
+                _log.error("feed_shed", session=session.id, seq=first, cause=shortage)
+            session.shed.add(item.stream, first, count, item.received_at_ns, shortage)
+            self.refused += count
+            return
+        self._tell_shed(session)
         frames = encode_frames(
             item.payloads,
             source=item.source or self._feed.source,
@@ -188,7 +205,16 @@ class Recorder:
             frames = self._without_oversized(session, item.stream, first, frames)
         self._put(TopicPartition(item.stream, session.shard), frames)
         if item.stream is Stream.TRADES:
-            self._cursors[session.shard] += len(item.payloads)
+            self._cursors[session.shard] += count
+
+    def _shortage(self) -> str | None:
+        return None if self.space is None else self.space.shortage()
+
+    def _tell_shed(self, session: OpenSession) -> None:
+        """What was shed while the disk was nearly full, if anything was."""
+        for gap in session.shed.end(self._clock.time_ns()):
+            self._put_event(session, gap)
+            _log.info("feed_taken_again", session=session.id, seq_to=gap.seq_to)
 
     def _without_oversized(
         self, session: OpenSession, stream: Stream, first: int, frames: list[bytes]
@@ -203,6 +229,8 @@ class Recorder:
         return [frame for frame in frames if len(frame) <= FRAME_BYTES_MAX]
 
     async def _wait_for_room(self, session: OpenSession) -> None:
+        while self._shortage() is not None and self._feed.waits(session.shard):
+            await self._clock.sleep(CHECK_S)
         while self._buffered >= self._buffer_bytes:
             if self._refused_since is not None and not self._feed.waits(session.shard):
                 self._shed(session)
@@ -212,20 +240,20 @@ class Recorder:
             await self._room.wait()
 
     def _shed(self, session: OpenSession) -> None:
-        """Drop what a feed that cannot resume delivered while the log takes nothing: a gap."""
-        partition = TopicPartition(Stream.TRADES, session.shard)
-        frames = self._buffer.pop(partition, [])
-        if not frames:
-            return
-        self._buffered -= sum(map(len, frames))
-        oldest = decode_envelope(frames[0])
-        seq = 0 if oldest is None else oldest.seq
-        count = session.messages[Stream.TRADES] - seq
+        """Drop what a feed that cannot wait delivered while the log takes nothing: a gap."""
         cause = f"shed: {self._refused_since}"
-        event = gap_of_refused(Stream.TRADES, seq, count, self._clock.time_ns(), cause)
-        self._put_event(session, event)
-        self.refused += len(frames)
-        _log.error("frames_shed", session=session.id, seq=seq, n=len(frames), cause=cause)
+        for partition in [TopicPartition(stream, session.shard) for stream in session.messages]:
+            frames = [] if partition.stream is Stream.SESSIONS else self._buffer.pop(partition, [])
+            if not frames:
+                continue
+            self._buffered -= sum(map(len, frames))
+            oldest = decode_envelope(frames[0])
+            seq = 0 if oldest is None else oldest.seq
+            count = session.messages[partition.stream] - seq
+            at = self._clock.time_ns()
+            self._put_event(session, gap_of_refused(partition.stream, seq, count, at, cause))
+            self.refused += len(frames)
+            _log.error("frames_shed", session=session.id, seq=seq, n=len(frames), cause=cause)
 
     def _put_event(self, session: OpenSession, event: SessionEvent) -> None:
         frames = encode_frames(
@@ -241,6 +269,7 @@ class Recorder:
         self._buffer.setdefault(partition, []).extend(frames)
         self._buffered += sum(map(len, frames))
         self._all_durable.clear()
+        self._filled.set()
         if self._buffered >= self._commit_bytes:
             self._wake.set()
 
@@ -248,13 +277,19 @@ class Recorder:
 
     async def _commit_until_done(self) -> None:
         while not (self._done and not self._buffer):
+            if not self._buffer:
+                await _wait_for(self._filled, REPORT_S)
+            self._filled.clear()
             if not self._done:
-                with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._wake.wait(), self._commit_s)
-                self._wake.clear()
+                await _wait_for(self._wake, self._commit_s)
+            self._wake.clear()
             if self._buffer:
                 await self._commit()
-            self._report("running", self._facts())
+            shortage = self._shortage()
+            if shortage is None:
+                self._report("running", self._facts())
+            else:
+                self._report("failed", {**self._facts(), "error": shortage})
 
     async def _commit(self) -> None:
         taken, self._buffer = self._buffer, {}
@@ -307,6 +342,11 @@ class Recorder:
             "buffered_bytes": self._buffered,
             "cursors": {str(shard): cursor for shard, cursor in self._cursors.items()},
         }
+
+
+async def _wait_for(event: asyncio.Event, seconds: float) -> None:
+    with contextlib.suppress(TimeoutError):
+        await asyncio.wait_for(event.wait(), seconds)
 
 
 async def _cancel(tasks: Sequence[asyncio.Task[Any]]) -> None:

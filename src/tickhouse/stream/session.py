@@ -11,6 +11,7 @@ from tickhouse.model.frame import Envelope, decode_envelope
 from tickhouse.model.positions import Stream, TopicPartition
 from tickhouse.model.session import Closed, Gap, Opened, PreviousSession, SessionEvent, decode_event
 from tickhouse.stream.log import LogReader
+from tickhouse.stream.shedding import Shed
 
 
 class ResumePoint(msgspec.Struct, frozen=True):
@@ -100,6 +101,7 @@ class OpenSession:
         self.id = new_session_id()
         self.shard = shard
         self.messages: dict[Stream, int] = {}
+        self.shed = Shed()
 
     def take_numbers(self, stream: Stream, count: int) -> int:
         """Give out `count` message numbers; returns the first."""

@@ -1,0 +1,78 @@
+"""A disk that is nearly full: noticed before it is, and what is not taken meanwhile is counted."""
+
+from collections.abc import Callable, Iterator
+from typing import Final
+
+import msgspec
+
+from tickhouse.clock import Clock
+from tickhouse.model.positions import Stream
+from tickhouse.model.session import Gap
+
+CHECK_S: Final = 1.0
+MIB: Final = 1 << 20
+
+
+class FreeSpace:
+    """Whether the log's disk has room for more than what is kept free.
+
+    Args:
+        free_bytes: what is free now.
+        minimum: below so much the disk counts as nearly full; 0 = never.
+        clock: of the checks, one a second.
+    """
+
+    def __init__(self, free_bytes: Callable[[], int], minimum: int, *, clock: Clock) -> None:
+        self._free_bytes = free_bytes
+        self._minimum = minimum
+        self._clock = clock
+        self._checked_at = float("-inf")
+        self._shortage: str | None = None
+
+    def shortage(self) -> str | None:
+        """Why nothing more should be taken, in words; None while there is room."""
+        now = self._clock.monotonic()
+        if self._minimum and now - self._checked_at >= CHECK_S:
+            self._checked_at = now
+            free = self._free_bytes()
+            self._shortage = None
+            if free < self._minimum:
+                self._shortage = (
+                    f"disk nearly full: {free // MIB} MiB free, {self._minimum // MIB} MiB are kept"
+                    " (record_free_bytes)"
+                )
+        return self._shortage
+
+
+class _Span(msgspec.Struct):
+    seq: int
+    count: int
+    time_from: int
+    time_to: int
+
+
+class Shed:
+    """Message numbers of one session that were not taken: one gap a stream, however many."""
+
+    def __init__(self) -> None:
+        self._spans: dict[Stream, _Span] = {}
+        self._cause = ""
+
+    def __bool__(self) -> bool:
+        """Whether something was not taken."""
+        return bool(self._spans)
+
+    def add(self, stream: Stream, seq: int, count: int, at: int, cause: str) -> None:
+        """Messages `seq .. seq + count - 1`, received at `at` (UNIX nanoseconds UTC)."""
+        self._cause = cause
+        span = self._spans.setdefault(stream, _Span(seq, 0, at, at))
+        span.count += count
+        span.time_to = at
+
+    def end(self, at: int) -> Iterator[Gap]:
+        """The gaps, at the end of the shortage."""
+        for stream, span in self._spans.items():
+            last = span.seq + span.count - 1
+            cause = f"shed: {self._cause}"
+            yield Gap(at, stream, span.seq, last, span.time_from, span.time_to, [], cause)
+        self._spans = {}
