@@ -14,6 +14,8 @@ from tickhouse.stream.session import events_backwards
 
 STEP: Final = 512
 """Records read at once."""
+BYTES: Final = 1 << 16
+"""A read from the log takes little more than that, however much follows."""
 
 
 class LogHistory(History):
@@ -35,7 +37,7 @@ class LogHistory(History):
     def _backwards(self, place: TopicPartition, start: int, end: int) -> Iterator[Envelope]:
         values: list[bytes] = []
         while start + len(values) < end:
-            batch = self._log.read(place, start + len(values))
+            batch = self._log.read(place, start + len(values), bytes_max=BYTES)
             if batch is None or batch.values == []:
                 break
             values += batch.values

@@ -8,23 +8,22 @@ waits; one that cannot is shed, with a recorded gap.
 """
 
 import asyncio
-import contextlib
 import random
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any, Final
 
 import msgspec
 
 from tickhouse.clock import SYSTEM_CLOCK, Clock
 from tickhouse.errors import FeedClosedError, RefusedError, TransientError
-from tickhouse.model.frame import FRAME_BYTES_MAX, decode_envelope, encode_frames
+from tickhouse.model.frame import FRAME_BYTES_MAX, encode_frames
 from tickhouse.model.positions import Stream, TopicPartition
 from tickhouse.model.session import SESSION_SOURCE, Opened, SessionEvent
 from tickhouse.source.feed import Arrivals, Delivery, Feed
 from tickhouse.stream.history import LogHistory
 from tickhouse.stream.log import Append, Log
 from tickhouse.stream.session import OpenSession, find_resume_point, gap_of_refused
-from tickhouse.stream.shedding import CHECK_S, FreeSpace
+from tickhouse.stream.shedding import CHECK_S, FreeSpace, runs_of_numbers
 from tickhouse.telemetry import Report, get_logger
 
 RECONNECT_S_MAX: Final = 60.0
@@ -53,6 +52,7 @@ class Recorder:
         first_shard: number of the feed's first shard, and so of the first partition written to. A
             feed that is recorded now and then beside another must not end that one's sessions.
         space: whether the log's disk has room; None = it is not looked at before it is full.
+        jitter: draws the part of a backoff that is waited for, such as `random.uniform`.
     """
 
     first_shard = 0
@@ -86,6 +86,7 @@ class Recorder:
         self._all_durable = asyncio.Event()
         self._done = False
         self._refused_since: str | None = None
+        self.jitter: Callable[[float, float], float] = random.uniform
         self.frames = 0
         self.refused = 0
 
@@ -140,7 +141,7 @@ class Recorder:
             except FeedClosedError as error:
                 if self._clock.monotonic() - started > STABLE_S:
                     backoff_s = RETRY_S
-                delay_s = max(error.retry_after_s, backoff_s * random.uniform(0.5, 1.0))  # noqa: S311 - jitter
+                delay_s = max(error.retry_after_s, backoff_s * self.jitter(0.5, 1.0))
                 _log.warning("session_lost", shard=shard, reason=error.reason, retry_s=delay_s)
                 await self._clock.sleep(delay_s)
                 await self._all_durable.wait()
@@ -202,7 +203,7 @@ class Recorder:
             symbol=item.symbol,
         )
         if max(map(len, frames), default=0) > FRAME_BYTES_MAX:
-            frames = self._without_oversized(session, item.stream, first, frames)
+            frames = self._without_oversized(session, item, first, frames)
         self._put(TopicPartition(item.stream, session.shard), frames)
         if item.stream is Stream.TRADES:
             self._cursors[session.shard] += count
@@ -217,13 +218,14 @@ class Recorder:
             _log.info("feed_taken_again", session=session.id, seq_to=gap.seq_to)
 
     def _without_oversized(
-        self, session: OpenSession, stream: Stream, first: int, frames: list[bytes]
+        self, session: OpenSession, item: Arrivals, first: int, frames: list[bytes]
     ) -> list[bytes]:
+        symbols = [] if item.symbol is None else [item.symbol]
         for seq, frame in enumerate(frames, first):
             if len(frame) > FRAME_BYTES_MAX:
                 cause = f"frame of {len(frame)} bytes is over the limit of {FRAME_BYTES_MAX}"
-                event = gap_of_refused(stream, seq, 1, self._clock.time_ns(), cause)
-                self._put_event(session, event)
+                at = self._clock.time_ns()
+                self._put_event(session, gap_of_refused(item.stream, seq, 1, at, cause, symbols))
                 self.refused += 1
                 _log.error("frame_refused", session=session.id, seq=seq, cause=cause)
         return [frame for frame in frames if len(frame) <= FRAME_BYTES_MAX]
@@ -247,13 +249,11 @@ class Recorder:
             if not frames:
                 continue
             self._buffered -= sum(map(len, frames))
-            oldest = decode_envelope(frames[0])
-            seq = 0 if oldest is None else oldest.seq
-            count = session.messages[partition.stream] - seq
-            at = self._clock.time_ns()
-            self._put_event(session, gap_of_refused(partition.stream, seq, count, at, cause))
             self.refused += len(frames)
-            _log.error("frames_shed", session=session.id, seq=seq, n=len(frames), cause=cause)
+            for seq, count in runs_of_numbers(frames):
+                at = self._clock.time_ns()
+                self._put_event(session, gap_of_refused(partition.stream, seq, count, at, cause))
+                _log.error("frames_shed", session=session.id, seq=seq, n=count, cause=cause)
 
     def _put_event(self, session: OpenSession, event: SessionEvent) -> None:
         frames = encode_frames(
@@ -345,8 +345,12 @@ class Recorder:
 
 
 async def _wait_for(event: asyncio.Event, seconds: float) -> None:
-    with contextlib.suppress(TimeoutError):
-        await asyncio.wait_for(event.wait(), seconds)
+    """Wait until the event is set, or the time is over, which sets it too."""
+    timer = asyncio.get_running_loop().call_later(seconds, event.set)
+    try:
+        await event.wait()
+    finally:
+        timer.cancel()
 
 
 async def _cancel(tasks: Sequence[asyncio.Task[Any]]) -> None:

@@ -3,7 +3,7 @@
 import os
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import msgspec
 
@@ -116,6 +116,8 @@ class OpenSession:
         return Closed(at, reason, counts)
 
 
-def gap_of_refused(stream: Stream, seq: int, count: int, at: int, cause: str) -> Gap:
+def gap_of_refused(
+    stream: Stream, seq: int, count: int, at: int, cause: str, symbols: Sequence[str] = ()
+) -> Gap:
     """The gap that names refused message numbers `seq .. seq + count - 1`."""
-    return Gap(at, stream, seq, seq + count - 1, at, at, [], cause)
+    return Gap(at, stream, seq, seq + count - 1, at, at, list(symbols), cause)

@@ -1,16 +1,20 @@
 """A disk that is nearly full: noticed before it is, and what is not taken meanwhile is counted."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
 import msgspec
 
 from tickhouse.clock import Clock
+from tickhouse.model.frame import decode_envelope
 from tickhouse.model.positions import Stream
 from tickhouse.model.session import Gap
+from tickhouse.telemetry import get_logger
 
 CHECK_S: Final = 1.0
 MIB: Final = 1 << 20
+
+_log = get_logger("record")
 
 
 class FreeSpace:
@@ -34,14 +38,21 @@ class FreeSpace:
         now = self._clock.monotonic()
         if self._minimum and now - self._checked_at >= CHECK_S:
             self._checked_at = now
-            free = self._free_bytes()
-            self._shortage = None
-            if free < self._minimum:
-                self._shortage = (
-                    f"disk nearly full: {free // MIB} MiB free, {self._minimum // MIB} MiB are kept"
-                    " (record_free_bytes)"
-                )
+            self._look()
         return self._shortage
+
+    def _look(self) -> None:
+        free = self._free_bytes()
+        was_short, self._shortage = self._shortage is not None, None
+        if free < self._minimum:
+            self._shortage = (
+                f"disk nearly full: {free // MIB} MiB free, {self._minimum // MIB} MiB are kept"
+                " (record_free_bytes)"
+            )
+        if was_short and self._shortage is None:
+            _log.info("disk_has_room_again", free_bytes=free)
+        elif self._shortage is not None and not was_short:
+            _log.error("disk_nearly_full", error=self._shortage, does="polls pause, sockets shed")
 
 
 class _Span(msgspec.Struct):
@@ -76,3 +87,22 @@ class Shed:
             cause = f"shed: {self._cause}"
             yield Gap(at, stream, span.seq, last, span.time_from, span.time_to, [], cause)
         self._spans = {}
+
+
+def runs_of_numbers(frames: Sequence[bytes]) -> Iterator[tuple[int, int]]:
+    """First number and count of each unbroken run of message numbers in frames of one session.
+
+    What lies between two runs was told of before, or is in the log.
+    """
+    first = count = 0
+    for envelope in map(decode_envelope, frames):
+        if envelope is None:
+            continue
+        if count and envelope.seq == first + count:
+            count += 1
+            continue
+        if count:
+            yield first, count
+        first, count = envelope.seq, 1
+    if count:
+        yield first, count
