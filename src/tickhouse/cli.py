@@ -13,7 +13,7 @@ import msgspec
 from pydantic import SecretStr, ValidationError
 
 from tickhouse import __version__
-from tickhouse.errors import TickhouseError
+from tickhouse.errors import ConfigError, TickhouseError
 from tickhouse.runtime.result import EXIT_UNABLE, VerbResult
 from tickhouse.settings import SETTINGS_FILE, Settings
 from tickhouse.telemetry import configure_logging
@@ -61,6 +61,35 @@ def _stage_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--supervised", action="store_true", help=argparse.SUPPRESS)
 
 
+def _record_options(parser: argparse.ArgumentParser) -> None:
+    _stage_options(parser)
+    _replay_options(parser)
+
+
+def _replay_options(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("replay", "with a replay:… source only")
+    group.add_argument("--from", dest="replay_from", metavar="TIME", help="from this receipt on")
+    group.add_argument("--to", dest="replay_to", metavar="TIME", help="up to this receipt")
+    group.add_argument("--symbols", dest="replay_symbols", metavar="LIST", help="such as AAPL,MSFT")
+    group.add_argument("--speed", dest="replay_speed", metavar="N", help="times the pace, or max")
+
+
+def _show_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("place", choices=["log", "lake"], help="where to look")
+    parser.add_argument(
+        "--stream", default="trades", choices=["trades", "quotes", "reference", "sessions"]
+    )
+    parser.add_argument("--part", type=int, help="one partition; all without it")
+    parser.add_argument("--from-offset", type=int, metavar="N", help="from this log offset on")
+    parser.add_argument("--to-offset", type=int, metavar="N", help="up to this log offset")
+    parser.add_argument("--from", dest="from_time", metavar="TIME", help="from this receipt on")
+    parser.add_argument("--to", dest="to_time", metavar="TIME", help="up to this receipt")
+    parser.add_argument("--session", metavar="ID", help="of this connection (or how its id begins)")
+    parser.add_argument("--seq", type=int, metavar="N", help="message number in its session")
+    parser.add_argument("--limit", type=int, default=20, help="at most this many (20)")
+    parser.add_argument("--full", action="store_true", help="do not cut lines to the screen")
+
+
 def _up_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--for", dest="for_s", type=seconds, metavar="TIME", help="stop after this time, as 30s"
@@ -70,6 +99,7 @@ def _up_options(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="stop once the feed is drained and gold is level with it",
     )
+    _replay_options(parser)
 
 
 def _audit_options(parser: argparse.ArgumentParser) -> None:
@@ -125,7 +155,7 @@ VERBS: Final[dict[str, VerbHelp]] = {
         "stage 1: frames from the feed into the log",
         "tickhouse record --source 'replay:trades.jsonl' --once",
         "streaming:record",
-        _stage_options,
+        _record_options,
     ),
     "land": VerbHelp(
         "stage 2: records from the log into write-once bronze objects",
@@ -185,6 +215,12 @@ VERBS: Final[dict[str, VerbHelp]] = {
         "instruments:instruments",
         _instruments_options,
     ),
+    "show": VerbHelp(
+        "print frames as log or lake hold them",
+        "tickhouse show log --stream sessions --limit 5",
+        "show:show",
+        _show_options,
+    ),
     "query": VerbHelp(
         "ask published gold a question, read-only",
         'tickhouse query "select symbol, last_price from gold.kpi order by 1"',
@@ -210,6 +246,7 @@ def build_parser() -> argparse.ArgumentParser:
             description=verb.summary,
             epilog=f"Example: {verb.example}",
             formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
         )
         verb.options(child)
         child.add_argument("--json", action="store_true", help="print one JSON document")
@@ -243,7 +280,30 @@ def read_settings(arguments: argparse.Namespace) -> Settings:
         for name in Settings.model_fields
         if (value := getattr(arguments, f"setting_{name}", None)) is not None
     }
-    return Settings(**flags)
+    return with_replay_range(Settings(**flags), arguments)
+
+
+def with_replay_range(settings: Settings, arguments: argparse.Namespace) -> Settings:
+    """The settings with `--from`, `--to`, `--symbols`, `--speed` in the replay's address.
+
+    Raises:
+        ConfigError: the source is no replay.
+    """
+    given = {
+        name: value
+        for name in ("from", "to", "symbols", "speed")
+        if (value := getattr(arguments, f"replay_{name}", None)) is not None
+    }
+    if not given:
+        return settings
+    if not settings.source.startswith("replay:"):
+        raise ConfigError(
+            f"--{next(iter(given))} is for a replay; the source is {settings.source!r}."
+            " Give --source replay:lake or replay:<file>"
+        )
+    separator = "&" if "?" in settings.source else "?"
+    added = "&".join(f"{name}={value}" for name, value in given.items())
+    return settings.model_copy(update={"source": f"{settings.source}{separator}{added}"})
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -12,13 +12,17 @@ from urllib.parse import urlsplit
 from tickhouse.bronze.local import LocalStore
 from tickhouse.bronze.store import Store
 from tickhouse.errors import ConfigError, ObjectExistsError
+from tickhouse.model.positions import Stream
 from tickhouse.settings import Settings
 from tickhouse.stream.log import Log, LogReader
 from tickhouse.stream.sqlite import SqliteLog, SqliteReader
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from tickhouse.source.feed import Feed
     from tickhouse.source.options import FinnhubOptions
+    from tickhouse.source.replay import Cut, Recorded
     from tickhouse.transform.builder import Builder
     from tickhouse.warehouse.duckdb import DuckDBWarehouse
 
@@ -98,8 +102,22 @@ def open_source(settings: Settings) -> "Feed":
         truth_path=settings.data / "truth.json",
         finnhub=finnhub_options(settings),
         binance=BinanceOptions(settings.binance_ws_url, settings.binance_rest_url),
+        read_lake=lambda lake, wanted: _recorded(settings, lake, wanted),
     )
     return open_feed(settings.source, options)
+
+
+def _recorded(settings: Settings, lake: str, wanted: "Cut") -> "Iterator[Recorded]":
+    """Trade frames of a lake in order of receipt; the configured one's own replays left out."""
+    from tickhouse.bronze.reading import Span, frames_by_receipt
+    from tickhouse.source.replay import Recorded
+
+    store = LocalStore(local_path(lake or settings.lake_url, scheme="file", setting="replay"))
+    span = Span(received_from=wanted.received_from, received_to=wanted.received_to)
+    for line, payload in frames_by_receipt(store, Stream.TRADES, span):
+        mode, _, kind = line.src.rpartition(":")
+        if lake or mode != "replay":
+            yield Recorded(line.rx, payload, kind, line.sym)
 
 
 def finnhub_options(settings: Settings) -> "FinnhubOptions":

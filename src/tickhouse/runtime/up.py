@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import msgspec
+from pydantic import SecretStr
 
 from tickhouse.errors import BusyError
 from tickhouse.runtime.level import is_level, read_statuses
@@ -67,9 +68,11 @@ def choose_port(settings: Settings) -> int:
 
 
 def environment_of(settings: Settings) -> dict[str, str]:
-    """The settings as the children's environment: never on a command line."""
+    """The settings, secrets too, as the children's environment: never on a command line."""
     return {
-        f"TICKHOUSE_{name.upper()}": str(value)
+        f"TICKHOUSE_{name.upper()}": value.get_secret_value()
+        if isinstance(value, SecretStr)
+        else str(value)
         for name, value in settings.model_dump(exclude_none=True).items()
     }
 

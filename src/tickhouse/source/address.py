@@ -10,6 +10,7 @@ from tickhouse.clock import SYSTEM_CLOCK, Clock
 from tickhouse.errors import ConfigError
 from tickhouse.source.feed import Feed
 from tickhouse.source.options import BinanceOptions, FinnhubOptions
+from tickhouse.source.replay import LakeReader, open_replay
 
 KNOWN: Final = (
     "sim://sp500?rate=1000, replay:<file, folder or pattern>?speed=10, finnhub://AAPL,MSFT,"
@@ -24,12 +25,14 @@ class FeedOptions(msgspec.Struct, frozen=True):
         truth_path: where the simulator keeps its truth ledger; None = nowhere.
         finnhub: key, plan and addresses.
         binance: addresses.
+        read_lake: gives the recorded trade frames of a lake; None = no lake can be replayed.
         clock: of receipts, waits and time-outs.
     """
 
     truth_path: Path | None = None
     finnhub: FinnhubOptions = FinnhubOptions()
     binance: BinanceOptions = BinanceOptions()
+    read_lake: LakeReader | None = None
     clock: Clock = SYSTEM_CLOCK
 
 
@@ -61,10 +64,8 @@ def _open_simulator(rest: str, options: FeedOptions) -> Feed:
     return feed
 
 
-def _open_replay(rest: str, _options: FeedOptions) -> Feed:
-    from tickhouse.source.replay import open_replay
-
-    return open_replay(rest)
+def _open_replay(rest: str, options: FeedOptions) -> Feed:
+    return open_replay(rest, options.read_lake)
 
 
 def _open_finnhub(rest: str, options: FeedOptions) -> Feed:

@@ -14,7 +14,7 @@ import zlib
 from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
 import msgspec
 
@@ -27,6 +27,7 @@ _TIMED: Final = re.compile(rb"(\d{16,20}) ")
 _SUFFIXES: Final = (".jsonl", ".ndjson", ".txt", ".log")
 _broken = (OSError, EOFError, zlib.error)
 
+_T = TypeVar("_T")
 Message = tuple[int, bytes]
 """Recorded receipt (UNIX ns; that of the line before, or 0, where unknown) and payload."""
 
@@ -154,13 +155,13 @@ def _parse(line: bytes) -> tuple[int | None, bytes]:
     return (int(match[1]), line[match.end() : end]) if match else (None, line[:end])
 
 
-def read_blocks(messages: Iterator[Message], size: int) -> Iterator[list[Message]]:
+def read_blocks(messages: Iterator[_T], size: int) -> Iterator[list[_T]]:
     """The messages in lists of `size`; where reading fails, first what came before.
 
     Raises:
         ConfigError: as `read_messages`, after the last list.
     """
-    block: list[Message] = []
+    block: list[_T] = []
     try:
         for message in messages:
             block.append(message)

@@ -1,24 +1,29 @@
-"""`replay:<file, folder or pattern>?speed=1`: recorded frames through the live path.
+"""`replay:<file, folder, pattern or lake>?speed=1`: recorded frames through the live path.
 
 Messages come in the order and at the pace in which they were recorded (`speed` times it, or as
 fast as it goes); messages without a recorded time come at once, or `rate` a second. Nothing is
 dropped: a line that is not JSON is delivered as it is. The receipt is that of the replay.
+
+`from` and `to` cut by recorded time, `symbols` by symbol (messages are then cut to the trades of
+these), `times` repeats the whole. `replay:lake` is the configured lake, `replay:file:///…` another.
 """
 
 import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from itertools import islice
-from typing import Final
+from itertools import groupby, islice
+from typing import Final, NamedTuple
+
+import msgspec
 
 from tickhouse.errors import ConfigError
 from tickhouse.model.session import Mode  # noqa: TC001 - annotates an attribute
-from tickhouse.model.units import NANOS_PER_SECOND
+from tickhouse.model.units import NANOS_PER_MICRO, NANOS_PER_SECOND, read_moment
+from tickhouse.source.cutting import cut
 from tickhouse.source.feed import Arrivals, History
 from tickhouse.source.parameters import Parameters, split_query
 from tickhouse.source.recording import (
     KINDS,
-    Message,
     find_files,
     fingerprint,
     kind_of,
@@ -26,41 +31,99 @@ from tickhouse.source.recording import (
     read_messages,
 )
 
-PARAMETERS: Final = ("speed", "rate", "kind")
+PARAMETERS: Final = ("speed", "rate", "kind", "from", "to", "symbols", "times")
 BLOCK_MESSAGES: Final = 1000
 TICK_S: Final = 0.01
+OWN_LAKE: Final = "lake"
+TIMES_MAX: Final = 1_000_000
+
+
+class Recorded(NamedTuple):
+    """A recorded message: receipt (UNIX nanoseconds UTC, 0 = unknown), payload, kind, symbol."""
+
+    received_at_ns: int
+    payload: bytes
+    kind: str
+    symbol: str | None = None
+
+
+class Cut(msgspec.Struct, frozen=True):
+    """What of a recording is replayed.
+
+    Attributes:
+        received_from, received_to: recorded receipts, UNIX nanoseconds UTC, inclusive; None = open.
+        symbols: only trades of these; empty = everything, byte for byte.
+        times: how often.
+        text: as in the address; a cursor counts for the same cut only.
+    """
+
+    received_from: int | None = None
+    received_to: int | None = None
+    symbols: frozenset[str] = frozenset()
+    times: int = 1
+    text: str = ""
+
+    def of(self, messages: Iterator[Recorded]) -> Iterator[Recorded]:
+        """The messages that are replayed, once."""
+        for message in messages:
+            if self.received_from is not None and message.received_at_ns < self.received_from:
+                continue
+            if self.received_to is not None and message.received_at_ns > self.received_to:
+                continue
+            if not self.symbols:
+                yield message
+                continue
+            payload = cut(message.payload, message.kind, self.symbols, symbol=message.symbol)
+            if payload is not None:
+                yield message._replace(payload=payload)
+
+
+LakeReader = Callable[[str, Cut], Iterator[Recorded]]
+"""Trade frames of a lake ("" = the configured one) by receipt, at least those of the cut."""
+
+
+class Recording(msgspec.Struct, frozen=True):
+    """Something to replay.
+
+    Attributes:
+        url: its identity: a cursor counts for the same one only.
+        source: mode and payload kind; "replay" where frames say theirs themselves.
+        read: all messages, from the first on.
+    """
+
+    url: str
+    source: str
+    read: Callable[[], Iterator[Recorded]]
 
 
 class Replay:
     """Recorded frames as a feed of one shard that ends, and that can resume.
 
     Args:
-        path: a file, a folder or a pattern; several separated by commas.
+        recording: what is replayed.
         speed: times the recorded pace; None = as fast as it goes.
         rate: messages a second instead of the recorded pace.
-        kind: what the messages are; None = by the look of the first lines.
+        times: how often the whole comes.
         clock: monotonic seconds.
         clock_ns: UNIX nanoseconds UTC.
         sleep: waits so many seconds.
-
-    Raises:
-        ConfigError: nothing found under the path, or unreadable.
     """
 
     def __init__(
         self,
-        path: str,
+        recording: Recording,
         *,
         speed: float | None = None,
         rate: int | None = None,
-        kind: str | None = None,
+        times: int = 1,
         clock: Callable[[], float] = time.monotonic,
         clock_ns: Callable[[], int] = time.time_ns,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
-        self.files = find_files(path)
-        self.url = f"replay:{path}#{fingerprint(self.files)}"
-        self.source = f"replay:{kind or kind_of(self.files)}"
+        self.url = recording.url
+        self.source = recording.source
+        self._read = recording.read
+        self._times = times
         self.mode: Mode = "replay"
         self.shards = 1
         self.endless = False
@@ -79,9 +142,16 @@ class Replay:
         return True
 
     async def connect(self, shard: int, cursor: int) -> AsyncIterator[Arrivals]:  # noqa: ARG002 - one shard
-        """See `Feed.connect`; the cursor counts messages of the merged files."""
-        messages = read_messages(self.files)
-        await self._skip(messages, cursor)
+        """See `Feed.connect`; the cursor counts the messages of all repetitions."""
+        for _ in range(self._times):
+            messages = self._read()
+            cursor -= await self._skip(messages, cursor)
+            if cursor:
+                continue
+            async for arrivals in self._deliver(messages):
+                yield arrivals
+
+    async def _deliver(self, messages: Iterator[Recorded]) -> AsyncIterator[Arrivals]:
         if self._rate is not None:
             messages = _at_rate(messages, self._rate)
         is_paced = self._rate is not None or self._speed is not None
@@ -90,26 +160,36 @@ class Replay:
             start = 0
             while start < len(block):
                 end = pace.reach(block, start) if is_paced else len(block)
-                if end > start:
-                    payloads = [payload for _, payload in block[start:end]]
-                    yield Arrivals(payloads, self._clock_ns())
+                for arrivals in _together(block[start:end], self._clock_ns()):
+                    yield arrivals
                 is_early = end < len(block)
                 await self._sleep(max(TICK_S, pace.wait_s(block[end])) if is_early else 0)
                 start = end
 
-    async def _skip(self, messages: Iterator[Message], count: int) -> None:
-        while count > 0:
-            step = min(count, BLOCK_MESSAGES)
-            if sum(1 for _ in islice(messages, step)) < step:
-                return
-            count -= step
+    async def _skip(self, messages: Iterator[Recorded], count: int) -> int:
+        """Pass over so many messages; how many there were."""
+        skipped = 0
+        while skipped < count:
+            step = min(count - skipped, BLOCK_MESSAGES)
+            found = sum(1 for _ in islice(messages, step))
+            skipped += found
+            if found < step:
+                break
             await self._sleep(0)
+        return skipped
 
     def acknowledge(self, shard: int, cursor: int) -> None:
         """Nothing to remember: the log's end is the position."""
 
     def close(self) -> None:
         """Nothing to release."""
+
+
+def _together(messages: list[Recorded], received_at_ns: int) -> Iterator[Arrivals]:
+    """Messages as arrivals, one a run of the same kind and symbol."""
+    for (kind, symbol), run in groupby(messages, lambda message: (message.kind, message.symbol)):
+        payloads = [message.payload for message in run]
+        yield Arrivals(payloads, received_at_ns, symbol=symbol, source=f"replay:{kind}")
 
 
 class _Pace:
@@ -121,7 +201,7 @@ class _Pace:
         self._first_ns: int | None = None
         self._started = 0.0
 
-    def reach(self, block: list[Message], start: int) -> int:
+    def reach(self, block: list[Recorded], start: int) -> int:
         """The index after the last message from `start` on that is due."""
         reached_ns = self._reached_ns(block[start][0])
         end = start
@@ -138,22 +218,26 @@ class _Pace:
         elapsed_s = (self._clock() - self._started) * self._speed
         return self._first_ns + elapsed_s * NANOS_PER_SECOND
 
-    def wait_s(self, message: Message) -> float:
+    def wait_s(self, message: Recorded) -> float:
         """Seconds until a message is due."""
         return (message[0] - self._reached_ns(message[0])) / NANOS_PER_SECOND / self._speed
 
 
-def _at_rate(messages: Iterator[Message], rate: int) -> Iterator[Message]:
+def _at_rate(messages: Iterator[Recorded], rate: int) -> Iterator[Recorded]:
     """The messages as if recorded at an even rate."""
-    for number, (_, payload) in enumerate(messages):
-        yield 1 + number * NANOS_PER_SECOND // rate, payload
+    for number, message in enumerate(messages):
+        yield message._replace(received_at_ns=1 + number * NANOS_PER_SECOND // rate)
 
 
-def open_replay(rest: str) -> Replay:
+def open_replay(rest: str, read_lake: LakeReader | None = None) -> Replay:
     """The replay that `replay:<rest>` asks for.
 
+    Args:
+        rest: path and parameters.
+        read_lake: opens lakes; None = there are none.
+
     Raises:
-        ConfigError: no file there, or a parameter that is not one.
+        ConfigError: nothing there, or a parameter that is not one.
     """
     path, _, query = rest.rpartition("?")
     if not path or "=" not in query:
@@ -161,10 +245,72 @@ def open_replay(rest: str) -> Replay:
     parameters = Parameters("replay", split_query("replay", query), PARAMETERS)
     if "rate" in parameters and "speed" in parameters:
         raise ConfigError("replay: speed and rate exclude each other; give one of them")
-    rate = parameters.whole("rate", 0, low=1, high=10_000_000) or None
+    wanted = read_cut(parameters)
+    if path == OWN_LAKE or path.startswith("file:"):
+        if read_lake is None:
+            raise ConfigError(f"replay: no lake can be read here: {path}")
+        lake = "" if path == OWN_LAKE else path
+        recording = Recording(
+            f"replay:{path}{wanted.text}", "replay", lambda: wanted.of(read_lake(lake, wanted))
+        )
+    else:
+        recording = recording_of_files(path, parameters.choice("kind", KINDS), wanted)
     return Replay(
-        path,
+        recording,
         speed=None if parameters.is_max("speed") else parameters.factor("speed", 1.0),
-        rate=rate,
-        kind=parameters.choice("kind", KINDS),
+        rate=parameters.whole("rate", 0, low=1, high=10_000_000) or None,
+        times=wanted.times,
     )
+
+
+def recording_of_files(path: str, kind: str | None = None, wanted: Cut | None = None) -> Recording:
+    """The recording in files.
+
+    Args:
+        path: a file, a folder or a pattern; several separated by commas.
+        kind: what the messages are; None = by the look of the first lines.
+        wanted: what of it; None = everything.
+
+    Raises:
+        ConfigError: nothing found under the path, or unreadable.
+    """
+    wanted = wanted or Cut()
+    files = find_files(path)
+    known = kind or kind_of(files)
+
+    def read() -> Iterator[Recorded]:
+        return wanted.of(Recorded(*message, known) for message in read_messages(files))
+
+    return Recording(f"replay:{path}{wanted.text}#{fingerprint(files)}", f"replay:{known}", read)
+
+
+def read_cut(parameters: Parameters) -> Cut:
+    """What of the recording an address asks for.
+
+    Raises:
+        ConfigError: not a time, or a range that holds nothing.
+    """
+    bounds = [_moment(parameters, name) for name in ("from", "to")]
+    if None not in bounds and bounds[0] > bounds[1]:  # type: ignore[operator]
+        raise parameters.bad("to", "a moment after from")
+    symbols = sorted(filter(None, (parameters.text("symbols") or "").upper().split(",")))
+    times = parameters.whole("times", 1, low=1, high=TIMES_MAX)
+    given = {
+        "from": parameters.text("from"),
+        "to": parameters.text("to"),
+        "symbols": ",".join(symbols),
+        "times": parameters.text("times"),
+    }
+    text = "&".join(f"{name}={value}" for name, value in given.items() if value)
+    return Cut(bounds[0], bounds[1], frozenset(symbols), times, f"?{text}" if text else "")
+
+
+def _moment(parameters: Parameters, name: str) -> int | None:
+    """A moment in UNIX nanoseconds UTC; without a zone it is UTC."""
+    text = parameters.text(name)
+    if text is None:
+        return None
+    try:
+        return read_moment(text) + (NANOS_PER_MICRO - 1 if name == "to" else 0)
+    except ValueError:
+        raise parameters.bad(name, "a moment such as 2026-03-02T14:30:00Z") from None

@@ -1,0 +1,215 @@
+"""`show`: frames as log or lake hold them, by position, session or time of receipt."""
+
+import argparse
+import shutil
+from collections import deque
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from itertools import islice
+from typing import Any, Final
+
+import msgspec
+
+from tickhouse.bronze.chain import Chain
+from tickhouse.bronze.reading import Line, Span, chains_of, decode_line, payload_of, read_chain
+from tickhouse.bronze.store import Store
+from tickhouse.errors import ConfigError
+from tickhouse.model.frame import splice_positions
+from tickhouse.model.positions import Stream, TopicPartition
+from tickhouse.model.units import NANOS_PER_MICRO, read_moment
+from tickhouse.runtime import backends
+from tickhouse.runtime.result import EXIT_OK, EXIT_PROBLEM, VerbResult
+from tickhouse.settings import Settings
+from tickhouse.stream.log import LogReader
+
+SHORT_SESSION: Final = 8
+COLUMNS_MIN: Final = 80
+SCREEN: Final = (160, 24)
+"""Where there is no terminal."""
+
+
+class Wanted(msgspec.Struct, frozen=True):
+    """What is to be shown."""
+
+    stream: Stream
+    part: int | None
+    span: Span
+    session: str | None
+    seq: int | None
+    limit: int
+
+    @property
+    def is_open(self) -> bool:
+        """Whether nothing is asked for in particular: then the newest are shown."""
+        return self.span == Span() and self.session is None
+
+    def holds(self, line: Line) -> bool:
+        """Whether a record is to be shown."""
+        return (
+            self.span.holds(line)
+            and (self.session is None or line.ses.startswith(self.session))
+            and (self.seq is None or line.seq == self.seq)
+        )
+
+    def some(self, lines: Iterator[Line]) -> list[Line]:
+        """The first of the range, or the newest where there is none."""
+        found = filter(self.holds, lines)
+        return list(deque(found, self.limit) if self.is_open else islice(found, self.limit))
+
+
+def show(settings: Settings, arguments: argparse.Namespace) -> VerbResult:
+    """Print frames; code 1 where nothing is found, with what is there."""
+    wanted = _read(arguments)
+    if arguments.place == "log":
+        log = backends.open_log_reader(settings)
+        try:
+            lines, there = _of_log(log, wanted)
+        finally:
+            log.close()
+    else:
+        lines, there = _of_lake(backends.open_store(settings), wanted)
+    content = {
+        "ok": bool(lines),
+        "place": arguments.place,
+        "stream": wanted.stream,
+        "there": there,
+        "frames": [_facts(line) for line in lines],
+    }
+    width = None if arguments.full else max(COLUMNS_MIN, shutil.get_terminal_size(SCREEN).columns)
+    text = "\n".join(_row(line, width) for line in lines)
+    if not lines:
+        text = f"no such frame in {wanted.stream} of the {arguments.place}; there: {_say(there)}"
+    return VerbResult(EXIT_OK if lines else EXIT_PROBLEM, content, text)
+
+
+def _read(arguments: argparse.Namespace) -> Wanted:
+    return Wanted(
+        stream=Stream(arguments.stream),
+        part=arguments.part,
+        span=Span(
+            arguments.from_offset,
+            arguments.to_offset,
+            _moment("--from", arguments.from_time),
+            _moment("--to", arguments.to_time),
+        ),
+        session=arguments.session,
+        seq=arguments.seq,
+        limit=max(1, arguments.limit),
+    )
+
+
+def _moment(flag: str, text: str | None) -> int | None:
+    if text is None:
+        return None
+    try:
+        return read_moment(text) + (NANOS_PER_MICRO - 1 if flag == "--to" else 0)
+    except ValueError:
+        raise ConfigError(f"{flag} {text!r}: give a moment such as 2026-03-02T14:30:00Z") from None
+
+
+# -- the log ---------------------------------------------------------------------------------
+
+
+def _of_log(log: LogReader, wanted: Wanted) -> tuple[list[Line], dict[str, list[int]]]:
+    places = [
+        place
+        for place in log.partitions()
+        if place.stream is wanted.stream and wanted.part in {None, place.part}
+    ]
+    there = {str(place): [log.bounds(place).begin, log.bounds(place).end] for place in places}
+    lines: list[Line] = []
+    for place in places:
+        lines += wanted.some(_read_log(log, place, wanted))
+    return _limited(lines, wanted), there
+
+
+def _read_log(log: LogReader, place: TopicPartition, wanted: Wanted) -> Iterator[Line]:
+    bounds = log.bounds(place)
+    position = max(bounds.begin, wanted.span.offset_from or 0)
+    if wanted.is_open:
+        position = max(position, bounds.end - wanted.limit)
+    last = wanted.span.offset_to
+    while (last is None or position <= last) and (batch := log.read(place, position)) is not None:
+        texts = splice_positions(
+            batch.values,
+            topic_id=batch.topic_id,
+            part=place.part,
+            offsets=batch.offsets,
+            log_times_ms=batch.log_times_ms,
+        )
+        yield from map(decode_line, texts.lines)
+        position = batch.next
+
+
+# -- the lake --------------------------------------------------------------------------------
+
+
+def _of_lake(store: Store, wanted: Wanted) -> tuple[list[Line], dict[str, list[int]]]:
+    chains = chains_of(store, wanted.stream, wanted.part)
+    there = {chain.prefix: [0, Chain(store, chain).tail()] for chain in chains}
+    lines: list[Line] = []
+    for chain in chains:
+        span = wanted.span
+        if wanted.is_open:
+            end = there[chain.prefix][1]
+            span = Span(offset_from=max(0, end - wanted.limit))
+        elif wanted.session is not None and span.received_from is None:
+            span = msgspec.structs.replace(span, received_from=_began(wanted.session))
+        lines += wanted.some(read_chain(store, chain, span))
+    return _limited(lines, wanted), there
+
+
+def _began(session: str) -> int | None:
+    """When a session was made: a UUIDv7 begins with its time; None where too little is given."""
+    digits = session.replace("-", "")[:12]
+    if len(digits) < 12:  # noqa: PLR2004 - 48 bits of milliseconds
+        return None
+    try:
+        return (int(digits, 16) - 1000) * 1_000_000
+    except ValueError:
+        return None
+
+
+# -- as text ---------------------------------------------------------------------------------
+
+
+def _limited(lines: list[Line], wanted: Wanted) -> list[Line]:
+    """Those of all partitions in order of receipt."""
+    lines.sort(key=lambda line: (line.rx or line.lt * 1_000_000, line.p, line.o))
+    return lines[-wanted.limit :] if wanted.is_open else lines[: wanted.limit]
+
+
+def _facts(line: Line) -> dict[str, Any]:
+    payload = payload_of(line)
+    facts: dict[str, Any] = {
+        "topic_id": line.t,
+        "part": line.p,
+        "offset": line.o,
+        "log_time_ms": line.lt,
+    }
+    if line.poison_b64 is not None:
+        return {**facts, "poison": line.poison_b64}
+    facts |= {"received_at_ns": line.rx, "source": line.src}
+    facts |= {"session": line.ses, "seq": line.seq, "symbol": line.sym}
+    body = line.raw if bytes(line.raw) else payload.decode(errors="replace")
+    return {**facts, "payload": body}
+
+
+def _row(line: Line, width: int | None) -> str:
+    at = line.rx or line.lt * 1_000_000
+    micros = at // NANOS_PER_MICRO
+    second = datetime.fromtimestamp(micros // 1_000_000, tz=UTC).strftime("%Y-%m-%d %H:%M:%S")
+    name = "POISON" if line.poison_b64 is not None else line.src
+    place = f"{line.p}@{line.o}"
+    session = f"{line.ses[-SHORT_SESSION:]}#{line.seq}" if line.ses else "-"
+    symbol = f" {line.sym}" if line.sym else ""
+    payload = payload_of(line).decode(errors="backslashreplace")
+    moment = f"{second}.{micros % 1_000_000:06d}"
+    text = f"{moment}  {place:>10}  {session}  {name}{symbol}  {payload}"
+    return text if width is None or len(text) <= width else f"{text[: width - 1]}…"
+
+
+def _say(there: dict[str, list[int]]) -> str:
+    if not there:
+        return "nothing"
+    return ", ".join(f"{place} {begin}..{end - 1}" for place, (begin, end) in there.items())
