@@ -1,4 +1,4 @@
-"""DESIGN 9: the page's live candle uses the same conditions seed as gold; this holds them equal."""
+"""The page's live view follows the rules of silver and gold; this holds them equal."""
 
 import random
 from collections.abc import Sequence
@@ -6,15 +6,19 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
-from support.bronze_rows import BronzeFrame, binance, finnhub, nanos, trade
+from support.bronze_rows import BronzeFrame, binance, finnhub, millis, nanos, quote, trade
 from support.builds import builder_of, new_warehouse
 from support.dashboard import MemoryLog
 from tickhouse.dashboard.candles import LiveCandles
 from tickhouse.dashboard.conditions import seeded_conditions
 from tickhouse.dashboard.live_bars import INTERVALS_S
+from tickhouse.dashboard.liveness import is_stale_quote
 from tickhouse.dashboard.prints import read_trades
+from tickhouse.dashboard.quotes import read_quote
+from tickhouse.model.calendar import new_york
 from tickhouse.model.frame import encode_frames
 
 CODES = [None, [], ["1"], ["1", "12"], ["24"], ["24", "12"], ["16"], ["20"], ["9"], ["39"], ["15"],
@@ -54,7 +58,32 @@ def frames(seed: int) -> list[BronzeFrame]:
                 received_at=received,
             )
         )
-    return found
+    return found + fills(chance, len(found))
+
+
+def fills(chance: random.Random, seq: int) -> list[BronzeFrame]:
+    """Pages that filled gaps, with trades of the same times."""
+    at = [millis(day + timedelta(seconds=chance.randint(0, 600))) for day in DAYS]
+    ticks = {
+        "t": at,
+        "p": [100.5, None, 99, 101],
+        "v": [5, 5, 5, 5],
+        "c": [["1"], [], ["24"], ["12"]],
+    }
+    olds = [{"id": n, "price": "95.5", "qty": "0.5", "time": time} for n, time in enumerate(at)]
+    received = DAYS[-1] + timedelta(hours=1)
+    return [
+        BronzeFrame(
+            payload=msgspec.json.encode(page).decode(),
+            seq=seq + number,
+            source=source,
+            symbol=symbol,
+            received_at=received,
+        )
+        for number, (page, source, symbol) in enumerate(
+            [(ticks, "finnhub.tick", "AAPL"), (olds, "binance.trades", "BTCUSDT")]
+        )
+    ]
 
 
 @pytest.fixture
@@ -73,6 +102,7 @@ def live_bars(live: LiveCandles, found: Sequence[BronzeFrame], interval: str) ->
             session=frame.session,
             first_seq=frame.seq,
             received_at_ns=nanos(frame.received_at),
+            symbol=frame.symbol,
         )[0]
         decoded = read_trades(value)
         if decoded is not None:
@@ -104,3 +134,66 @@ def test_the_live_candle_equals_golds_bar_of_the_same_trades(
 
         assert len(gold) > 5
         assert rounded == sorted(gold), interval
+
+
+def polls(seed: int) -> list[BronzeFrame]:
+    """Answers of every kind around bells, midnights and holidays."""
+    chance = random.Random(seed)
+    moments = [
+        datetime(2024, 8, 12, 13, 45, tzinfo=UTC),
+        datetime(2024, 8, 12, 4, 0, tzinfo=UTC),
+        datetime(2024, 8, 13, 0, 0, tzinfo=UTC),
+        datetime(2024, 11, 29, 22, 0, tzinfo=UTC),
+        datetime(2024, 12, 25, 15, 0, tzinfo=UTC),
+        datetime(2024, 12, 26, 14, 45, tzinfo=UTC),
+    ]
+    ages_s = [0, 60, 899, 900, 901, 3600, 8 * 3600, 35_100, 86_400, 3 * 86_400]
+    odd: list[dict[str, Any]] = [{}] * 8 + [{"c": 0}, {"t": 0}, {"c": "100.5"}, {"error": "no"}]
+    found: list[BronzeFrame] = []
+    for seq in range(300):
+        received = chance.choice(moments) + timedelta(seconds=chance.choice([-1, 0, 1, 60]))
+        quoted = received - timedelta(seconds=chance.choice(ages_s))
+        payload = quote(quoted, 100 + seq / 100, **chance.choice(odd))
+        found.append(
+            BronzeFrame(
+                payload=payload,
+                seq=seq,
+                source=chance.choice(["finnhub.quote"] * 9 + ["finnhub.http.429"]),
+                stream="quotes",
+                symbol=chance.choice(SYMBOLS),
+                received_at=received,
+            )
+        )
+    return found
+
+
+def test_the_live_quote_is_taken_and_called_stale_as_in_silver(tmp_path: Path) -> None:
+    found = polls(seed=11)
+    warehouse = new_warehouse(tmp_path)
+    warehouse.load(found)
+    with builder_of(warehouse) as builder:
+        builder.build()
+    silver = warehouse.query(
+        "select session_seq, symbol, price::double, epoch_ms(quoted_at), is_stale"
+        " from silver.quotes order by session_seq"
+    )
+
+    live: list[tuple[Any, ...]] = []
+    for frame in found:
+        assert frame.payload is not None
+        value = encode_frames(
+            [frame.payload.encode()],
+            source=frame.source,
+            session="s1",
+            first_seq=frame.seq,
+            received_at_ns=nanos(frame.received_at),
+            symbol=frame.symbol,
+        )[0]
+        taken = read_quote(value)
+        if taken is not None:
+            is_stale = is_stale_quote(new_york(), taken.symbol, taken.quoted_ms, taken.received_ms)
+            live.append((frame.seq, taken.symbol, taken.price, taken.quoted_ms, is_stale))
+
+    assert live == silver
+    assert len(silver) > 150
+    assert 20 < sum(row[4] for row in silver) < len(silver) - 20

@@ -5,6 +5,7 @@ import random
 import threading
 import time
 from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Self
 
@@ -14,6 +15,7 @@ import pandas as pd
 
 from tickhouse.dashboard.conditions import Conditions, seeded_conditions
 from tickhouse.dashboard.prints import is_trade, read_trades
+from tickhouse.dashboard.quotes import read_quote
 from tickhouse.dashboard.server import listen, serve
 from tickhouse.model.frame import encode_frames
 from tickhouse.model.positions import Stream, TopicPartition
@@ -23,6 +25,7 @@ from tickhouse.transform.published import NothingPublishedError
 
 TRADES = TopicPartition(Stream.TRADES, 0)
 SESSIONS = TopicPartition(Stream.SESSIONS, 0)
+QUOTES = TopicPartition(Stream.QUOTES, 1)
 
 
 class MemoryLog:
@@ -109,20 +112,46 @@ select
 from trades group by all having bool_or(sets or counts)
 """
 _KPI = """
+with traded as (
+    select
+        symbol, max(make_timestamp(event_ms * 1000))::date as session_date,
+        arg_max(price, (event_ms, received_us, session_id, seq, i)) filter (where sets)
+            as last_price,
+        max(make_timestamp(event_ms * 1000)) filter (where sets) as last_at,
+        arg_min(price, (event_ms, received_us, session_id, seq, i)) filter (where sets)
+            as day_open,
+        sum(size) filter (where counts) as volume, count(*) filter (where counts) as trade_count,
+        sum(price * size) filter (where counts) as dollar_volume, any_value(source) as source,
+        'trade' as price_source
+    from trades group by symbol
+),
+quoted as (
+    select
+        symbol, max(quoted_at)::date, arg_max(price, quoted_at), max(quoted_at), null, null, 0,
+        null, any_value(source), 'quote'
+    from quotes where symbol not in (select symbol from traded) group by symbol
+)
 select
-    symbol, 'Name of ' || symbol as name,
-    max(make_timestamp(event_ms * 1000))::date as session_date,
-    arg_max(price, (event_ms, received_us, session_id, seq, i)) filter (where sets) as last_price,
-    max(make_timestamp(event_ms * 1000)) filter (where sets) as last_at,
-    any_value(r.reference) as previous_close,
-    arg_min(price, (event_ms, received_us, session_id, seq, i)) filter (where sets) as day_open,
-    sum(size) filter (where counts) as volume, count(*) filter (where counts) as trade_count,
-    sum(price * size) filter (where counts) as dollar_volume, any_value(source) as source
-from trades left join facts as r using (symbol) group by symbol
+    symbol, 'Name of ' || symbol as name, session_date, last_price, last_at,
+    r.reference as previous_close, day_open, volume, trade_count, dollar_volume, source,
+    price_source, coalesce(r.disagreements, '') as disagreements
+from (from traded union all from quoted) left join facts as r using (symbol)
 """
 _MAP = """
 select symbol, sector, industry, market_cap from facts
 where symbol in (select symbol from kpi)
+"""
+_GAPS = """
+create table sessions (session_id varchar, feed varchar);
+create table quotes (symbol varchar, quoted_at timestamp, price double, source varchar);
+create table gaps (
+    kind varchar, name varchar, session_id varchar, stream varchar, time_from timestamp,
+    time_to timestamp, symbols varchar, cause varchar, filled_by varchar, id_from bigint,
+    id_to bigint, load_id bigint
+);
+create table gaps_daily (
+    session_date date, symbol varchar, stream varchar, missing_s double, is_complete boolean
+);
 """
 INTERVALS = {"1s": 1, "1m": 60, "5m": 300, "1h": 3600, "1d": 86_400}
 
@@ -150,10 +179,11 @@ class MemoryGold:
         self.connection.execute(_TRADES)
         self.connection.execute(
             "create table facts (symbol varchar, sector varchar, industry varchar,"
-            " market_cap double, reference double)"
+            " market_cap double, reference double, disagreements varchar)"
         )
+        self.connection.execute(_GAPS)
         if facts:
-            self.connection.executemany("insert into facts values (?, ?, ?, ?, ?)", facts)
+            self.connection.executemany("insert into facts values (?, ?, ?, ?, ?, null)", facts)
         for interval, seconds in INTERVALS.items():
             self.connection.execute(
                 f"create view bars_{interval} as {_BARS.format(seconds=seconds)}"
@@ -180,6 +210,8 @@ class MemoryGold:
             for partition in log.partitions():
                 if partition.stream is Stream.TRADES:
                     rows.extend(self._take(log, partition, upto))
+                elif partition.stream is Stream.QUOTES:
+                    self._take_quotes(log, partition)
             if rows:
                 frame = pd.DataFrame(rows)
                 self.connection.execute("insert into trades select * from frame")
@@ -190,6 +222,42 @@ class MemoryGold:
                 for place, offset in self._taken.items()
             ]
             self.current = MemoryManifest(version, version, at_ms, positions)
+
+    def gap(
+        self,
+        from_ms: int,
+        to_ms: int,
+        *,
+        symbols: Sequence[str] = (),
+        cause: str = "connection lost",
+        filled_by: str | None = None,
+        name: str = "g1",
+        stream: str = "trades",
+        ids: tuple[int, int] | None = None,
+    ) -> None:
+        """A gap of silver, and the day that it leaves incomplete."""
+        times = [make_utc(at_ms) for at_ms in (from_ms, to_ms)]
+        self.connection.execute(
+            "insert into gaps values ('missed', ?, 's1', ?, ?, ?, ?, ?, ?, ?, ?, 1)",
+            [name, stream, *times, ",".join(symbols), cause, filled_by, *(ids or (None, None))],
+        )
+        for symbol in symbols or ("",):
+            missing_s = 0.0 if filled_by else (to_ms - from_ms) / 1000
+            self.connection.execute(
+                "insert into gaps_daily values (?, ?, ?, ?, ?)",
+                [times[0].date(), symbol, stream, missing_s, filled_by is not None],
+            )
+
+    def _take_quotes(self, log: MemoryLog, partition: TopicPartition) -> None:
+        start = self._taken.get(partition, 0)
+        end = self._taken[partition] = log.bounds(partition).end
+        for _, value in log.records[partition][start:end]:
+            quote = read_quote(value)
+            if quote is not None:
+                self.connection.execute(
+                    "insert into quotes values (?, ?, ?, ?)",
+                    [quote.symbol, make_utc(quote.quoted_ms), quote.price, quote.source],
+                )
 
     def _take(
         self, log: MemoryLog, partition: TopicPartition, upto: dict[int, int] | None
@@ -212,6 +280,34 @@ class MemoryGold:
         self.connection.close()
 
 
+def make_utc(at_ms: int) -> datetime:
+    """A time as DuckDB keeps it."""
+    return datetime.fromtimestamp(at_ms / 1000, UTC).replace(tzinfo=None)
+
+
+def quote_frame(
+    symbol: str,
+    price: float,
+    quoted_ms: int,
+    *,
+    at_ms: int,
+    seq: int = 0,
+    source: str = "finnhub.quote",
+    **changes: Any,
+) -> bytes:
+    """An answer of Finnhub's /quote, received at `at_ms`."""
+    answer = {"c": price, "d": 0.1, "dp": 0.1, "h": price, "l": price, "o": price, "pc": price}
+    payload = msgspec.json.encode({**answer, "t": quoted_ms // 1000, **changes})
+    return encode_frames(
+        [payload],
+        source=source,
+        session="q1",
+        first_seq=seq,
+        received_at_ns=at_ms * 1_000_000,
+        symbol=symbol,
+    )[0]
+
+
 def session_event(event: SessionEvent, *, session: str = "s1", seq: int = 0) -> bytes:
     """A record of the stream `sessions`."""
     payload = msgspec.json.encode(event)
@@ -220,10 +316,19 @@ def session_event(event: SessionEvent, *, session: str = "s1", seq: int = 0) -> 
     )[0]
 
 
-def opened(mode: Mode = "simulated", feed: str = "sim://sp500", *, at_ms: int = 0) -> bytes:
-    """An `opened` event of shard 0."""
-    event = Opened(at=at_ms * 1_000_000, shard=0, feed=feed, mode=mode, cursor=None, previous=None)
-    return session_event(event)
+def opened(
+    mode: Mode = "simulated",
+    feed: str = "sim://sp500",
+    *,
+    at_ms: int = 0,
+    shard: int = 0,
+    session: str = "s1",
+) -> bytes:
+    """An `opened` event of a shard."""
+    event = Opened(
+        at=at_ms * 1_000_000, shard=shard, feed=feed, mode=mode, cursor=None, previous=None
+    )
+    return session_event(event, session=session)
 
 
 class Trades:

@@ -12,7 +12,16 @@ import pytest
 from starlette.websockets import WebSocketDisconnect
 
 from support.client import TestClient
-from support.dashboard import SESSIONS, TRADES, MemoryGold, MemoryLog, Trades, opened, trade
+from support.dashboard import (
+    SESSIONS,
+    TRADES,
+    MemoryGold,
+    MemoryLog,
+    Trades,
+    opened,
+    session_event,
+    trade,
+)
 from tickhouse.dashboard.app import Dashboard
 from tickhouse.dashboard.asking import GoldAsker
 from tickhouse.dashboard.conditions import seeded_conditions
@@ -20,6 +29,7 @@ from tickhouse.dashboard.fanout import CHANNELS_A_CLIENT_MAX, CLIENTS_MAX, QUEUE
 from tickhouse.dashboard.hub import Hub
 from tickhouse.dashboard.queries import GoldQueries
 from tickhouse.errors import CorruptError
+from tickhouse.model.session import Gap
 
 PORT = 8787
 HOME = f"http://127.0.0.1:{PORT}"
@@ -140,6 +150,12 @@ def test_symbols_with_signs_of_their_own_are_found_by_their_path(house: House, s
         "/api/v1/candles/AAPL?limit=many",
         "/api/v1/candles/AAPL?from=1e9",
         "/api/v1/candles/AAPL?to=%D9%A1",
+        "/api/v1/gaps?symbol=aapl",
+        "/api/v1/gaps?symbol=AAPL'%20or%20''='",
+        "/api/v1/gaps?from=-1",
+        "/api/v1/gaps?to=1e9",
+        "/api/v1/gaps?limit=all",
+        "/api/v1/gaps?from=2&to=1",
     ],
 )
 def test_what_is_not_a_symbol_interval_or_number_is_refused(house: House, path: str) -> None:
@@ -156,12 +172,40 @@ def test_absurd_times_and_limits_are_cut_not_crashed_on(house: House) -> None:
     assert house.client.get("/api/v1/candles/AAPL?limit=0").status_code == 200
 
 
+def test_gaps_are_golds_and_those_that_the_log_just_told_of(house: House) -> None:
+    house.gold.gap(T0, T0 + 60_000, name="g1")
+    event = Gap(
+        at=T0, stream="trades", seq_from=None, seq_to=None, time_from=(T0 + 70_000) * 1_000_000,
+        time_to=(T0 + 80_000) * 1_000_000, symbols=["AAPL"], cause="killed", name="g2",
+    )  # fmt: skip
+    house.log.append(SESSIONS, [session_event(event)], at_ms=T0)
+    house.tick()
+    house.tick()
+
+    def names(query: str) -> list[str]:
+        return [gap["name"] for gap in house.client.get(f"/api/v1/gaps{query}").json()["gaps"]]
+
+    answer = house.client.get("/api/v1/gaps?symbol=AAPL").json()
+    assert answer["symbol"] == "AAPL"
+    assert answer["gaps"][0] == {
+        "name": "g1", "kind": "missed", "stream": "trades", "from_ms": T0, "to_ms": T0 + 60_000,
+        "symbols": [], "cause": "connection lost", "filled_by": None, "trades": None, "feed": "",
+    }  # fmt: skip
+    assert names("") == ["g1", "g2"]
+    assert names("?symbol=BINANCE:BTCUSDT") == ["g1"]
+    assert names(f"?from={T0_S + 65}") == ["g2"]
+    assert names(f"?to={T0_S + 65}&limit=1") == ["g1"]
+    assert names("?limit=1") == ["g2"]
+    assert names("?from=999999999999999999&to=999999999999999999&limit=9999999") == []
+
+
 def test_damaged_gold_is_an_answer_that_says_so(house: House) -> None:
     house.gold.fault = CorruptError("version 3 lacks a file")
     response = house.client.get("/api/v1/candles/AAPL")
 
     assert response.status_code == 503
     assert response.json() == {"error": "version 3 lacks a file"}
+    assert house.client.get("/api/v1/gaps").status_code == 503
 
 
 def test_symbols_are_searched_by_symbol_and_name(house: House) -> None:

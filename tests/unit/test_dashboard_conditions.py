@@ -1,7 +1,7 @@
 """The live candle's conditions come from gold's seed and mean the same."""
 
 from datetime import UTC, datetime, timedelta
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+from zoneinfo import ZoneInfo
 
 import pytest
 
@@ -56,18 +56,41 @@ def test_form_t_sets_prices_outside_regular_hours_only() -> None:
 
 
 def test_regular_hours_follow_new_york_through_both_changes_of_the_clock() -> None:
-    try:
-        zone = ZoneInfo("America/New_York")
-    except ZoneInfoNotFoundError:
-        pytest.skip("no time zone data on this machine")
+    zone = ZoneInfo("America/New_York")
+    holidays_and_half_days = 0
     at = datetime(2023, 1, 1, 0, 15, tzinfo=UTC)
     while at.year < 2027:
         local = at.astimezone(zone)
         minute = local.hour * 60 + local.minute
-        expected = local.weekday() < 5 and 570 <= minute < 960
-
-        assert is_regular_hours("AAPL", int(at.timestamp() * 1000)) == expected, at
+        on_a_usual_day = local.weekday() < 5 and 570 <= minute < 960
+        is_open = is_regular_hours("AAPL", int(at.timestamp() * 1000))
+        assert on_a_usual_day or not is_open, at
+        holidays_and_half_days += on_a_usual_day and not is_open
         at += timedelta(minutes=45)
+
+    assert 300 < holidays_and_half_days < 420
+
+
+@pytest.mark.parametrize(
+    ("at", "is_open"),
+    [
+        (millis(2024, 12, 25, 15, 0), False),
+        (millis(2024, 7, 4, 15, 0), False),
+        (millis(2024, 11, 29, 17, 59), True),
+        (millis(2024, 11, 29, 18, 0), False),
+        (millis(2024, 11, 27, 20, 59), True),
+        (millis(2024, 11, 27, 21, 0), False),
+        (millis(2024, 7, 3, 13, 29), False),
+        (millis(2024, 7, 3, 13, 30), True),
+        (millis(1999, 7, 1, 15, 0), False),
+        (millis(2099, 7, 1, 15, 0), False),
+    ],
+)
+def test_holidays_half_days_and_days_beyond_the_calendar_are_golds(
+    at: int, *, is_open: bool
+) -> None:
+    assert is_regular_hours("AAPL", at) is is_open
+    assert is_regular_hours("BINANCE:BTCUSDT", at)
 
 
 def test_invented_codes_do_not_fill_the_memory() -> None:

@@ -8,12 +8,14 @@ import msgspec
 import pytest
 
 from support.dashboard import (
+    QUOTES,
     SESSIONS,
     TRADES,
     MemoryGold,
     MemoryLog,
     Trades,
     opened,
+    quote_frame,
     session_event,
     trade,
 )
@@ -22,9 +24,11 @@ from tickhouse.dashboard.conditions import seeded_conditions
 from tickhouse.dashboard.hub import START_RECORDS_MAX, Hub, is_channel
 from tickhouse.dashboard.prints import TradeFrame, read_trades
 from tickhouse.dashboard.queries import GoldQueries
+from tickhouse.dashboard.standing import Standing
 from tickhouse.errors import CorruptError, TransientError
-from tickhouse.model.positions import TopicPartition
-from tickhouse.model.session import Closed, Gap
+from tickhouse.model.frame import encode_frames
+from tickhouse.model.positions import Stream, TopicPartition
+from tickhouse.model.session import Channel, Closed, Coverage, Gap
 
 T0 = 1_723_213_800_000
 T0_S = T0 // 1000
@@ -220,9 +224,10 @@ def test_it_begins_near_the_end_of_a_long_log(stand: Stand) -> None:
 
 
 def test_session_events_tell_mode_address_and_gaps_before_any_trade(stand: Stand) -> None:
+    at = T0 * 1_000_000
     gap = Gap(
-        at=2, stream="trades", seq_from=None, seq_to=None, time_from=1, time_to=2, symbols=[],
-        cause="connection lost",
+        at=at, stream="trades", seq_from=None, seq_to=None, time_from=at - 1, time_to=at,
+        symbols=[], cause="connection lost",
     )  # fmt: skip
     stand.log.append(
         SESSIONS,
@@ -511,3 +516,246 @@ def test_a_viewer_that_comes_while_the_last_one_leaves_sees_no_trade_twice(stand
     bars = stand.bars(stand.tick(), "bars:AAPL:1m")
 
     assert bars == [[T0_S, 100, 102, 100, 102, 300, 3, False]]
+
+
+# -- live feeds ------------------------------------------------------------------------------
+
+REGULAR = 1_723_471_200_000
+"""Monday, 2024-08-12, 10:00 in New York."""
+FRIDAY_CLOSE = 1_723_233_600_000
+SUNDAY = 1_723_384_800_000
+
+
+def go_live(stand: Stand, at_ms: int, *coverage: Coverage, feed: str = "finnhub://AAPL") -> None:
+    """A live feed begins, and says how symbols come."""
+    stand.now_ms = at_ms
+    stand.write = Trades(source="finnhub.ws")
+    events = [session_event(event, seq=n) for n, event in enumerate(coverage, 1)]
+    stand.log.append(SESSIONS, [opened("live", feed, at_ms=at_ms), *events], at_ms=at_ms)
+
+
+def covers(channel: Channel, *symbols: str, reason: str = "", every_s: float | None = None) -> Any:
+    return Coverage(REGULAR * 1_000_000, channel, list(symbols), reason, every_s)
+
+
+def standing(stand: Stand, symbol: str) -> Standing:
+    return stand.hub.standings.rows[stand.hub.universe.symbols.index(symbol)]
+
+
+def test_a_polled_quote_moves_the_last_price_and_says_that_it_is_one(stand: Stand) -> None:
+    go_live(stand, REGULAR, covers("polling", "XOM", reason="beyond the socket's 50", every_s=61))
+    stand.log.append(
+        QUOTES, [quote_frame("XOM", 50.5, REGULAR - 1000, at_ms=REGULAR)], at_ms=REGULAR
+    )
+    frames = stand.tick(1000)
+
+    market = next(frame for name, frame in frames if name == "market")
+    assert (market["i"], market["p"]) == ([0], [50.5])
+    assert market["s"] == [
+        [0, "live", "quote", "polling", "beyond the socket's 50", 61, REGULAR - 1000]
+    ]
+    assert stand.hub.heartbeat()["tick_ms"] == REGULAR
+    assert stand.hub.heartbeat()["coverage"]["polling"] == 1
+
+
+def test_a_quote_makes_no_candle(stand: Stand) -> None:
+    go_live(stand, REGULAR)
+    stand.hub.join("bars:XOM:1m")
+    stand.tick(1000)
+    stand.log.append(QUOTES, [quote_frame("XOM", 50, REGULAR, at_ms=REGULAR)], at_ms=REGULAR)
+
+    assert stand.bars(stand.tick(1000), "bars:XOM:1m") == []
+    assert stand.hub.universe.prices == [50]
+
+
+def test_the_later_of_trade_and_quote_is_the_price_and_a_trade_wins_a_tie(stand: Stand) -> None:
+    go_live(stand, REGULAR)
+    stand.trades(trade("XOM", 50, REGULAR))
+    quotes = [quote_frame("XOM", 51, REGULAR, at_ms=REGULAR)]
+    stand.log.append(QUOTES, quotes, at_ms=REGULAR)
+    stand.tick(1000)
+    tie = (stand.hub.universe.prices[0], stand.hub.universe.price_from[0])
+    later = [
+        quote_frame("XOM", 52, REGULAR + 1000, at_ms=REGULAR, seq=1),
+        quote_frame("XOM", 53, REGULAR + 1000, at_ms=REGULAR, seq=2),
+    ]
+    stand.log.append(QUOTES, later, at_ms=REGULAR)
+    stand.tick()
+    quoted = (stand.hub.universe.prices[0], stand.hub.universe.price_from[0])
+    stand.trades(trade("XOM", 54, REGULAR + 1000))
+    stand.tick()
+
+    assert tie == (50, "trade")
+    assert quoted == (53, "quote")
+    assert (stand.hub.universe.prices[0], stand.hub.universe.price_from[0]) == (54, "trade")
+
+
+def test_a_quote_of_friday_on_an_open_monday_is_stale_and_no_price(stand: Stand) -> None:
+    go_live(stand, REGULAR, covers("polling", "XOM"))
+    stand.trades(trade("AAPL", 100, REGULAR))
+    quotes = [quote_frame("XOM", 50, FRIDAY_CLOSE, at_ms=REGULAR)]
+    stand.log.append(QUOTES, quotes, at_ms=REGULAR)
+    stand.tick(1000)
+
+    assert stand.hub.universe.prices[stand.hub.universe.symbols.index("XOM")] is None
+    assert standing(stand, "XOM").word == "stale"
+    assert standing(stand, "XOM").quoted_ms == FRIDAY_CLOSE
+    assert standing(stand, "AAPL").word == "live"
+
+
+def test_on_a_sunday_shares_are_closed_and_coins_are_not(stand: Stand) -> None:
+    go_live(stand, SUNDAY, covers("socket", "AAPL"))
+    stand.trades(trade("AAPL", 100, FRIDAY_CLOSE))
+    stand.now_ms += 3_600_000
+    stand.tick(1000)
+    shares = stand.hub.heartbeat()
+
+    assert (shares["word"], shares["market"].state) == ("closed", "closed")
+    assert shares["market"].opens_ms == REGULAR - 30 * 60_000
+    assert shares["words"] == {"closed": 1}
+
+    event = covers("socket", "BINANCE:BTCUSDT")
+    stand.log.append(SESSIONS, [session_event(event, seq=5)], at_ms=stand.now_ms)
+    stand.trades(trade("BINANCE:BTCUSDT", 60_000, stand.now_ms))
+    stand.tick(1000)
+
+    assert stand.hub.heartbeat()["word"] == "live"
+    assert standing(stand, "BINANCE:BTCUSDT").word == "live"
+    assert standing(stand, "AAPL").word == "closed"
+
+
+def test_a_symbol_that_does_not_trade_while_others_do_is_halted_or_quiet(stand: Stand) -> None:
+    go_live(stand, REGULAR, covers("socket", "AAPL", "XOM"))
+    stand.trades(trade("AAPL", 100, REGULAR), trade("XOM", 50, REGULAR))
+    stand.tick(1000)
+    stand.now_ms = REGULAR + 400_000
+    stand.trades(trade("AAPL", 101, stand.now_ms))
+    frames = stand.tick(1000)
+
+    assert standing(stand, "XOM").word == "halted-or-quiet"
+    assert standing(stand, "AAPL").word == "live"
+    told = next(frame["s"] for name, frame in frames if name == "market")
+    assert [row[:2] for row in told] == [[1, "halted-or-quiet"]]
+
+
+def test_pings_without_trades_are_quiet_and_nothing_at_all_is_stale(stand: Stand) -> None:
+    go_live(stand, REGULAR, covers("socket", "AAPL"))
+    stand.trades(trade("AAPL", 100, REGULAR))
+    stand.tick(1000)
+    stand.now_ms = REGULAR + 100_000
+    ping = encode_frames(
+        [b'{"type":"ping"}'], source="finnhub.ws", session="s1", first_seq=9,
+        received_at_ns=stand.now_ms * 1_000_000,
+    )  # fmt: skip
+    stand.log.append(TRADES, ping, at_ms=stand.now_ms)
+    stand.tick(1000)
+    quiet = stand.hub.heartbeat()["word"]
+    stand.now_ms += 100_000
+    stand.tick(1000)
+
+    assert quiet == "halted-or-quiet"
+    assert stand.hub.heartbeat()["word"] == "stale"
+    assert stand.hub.heartbeat()["tick_ms"] == REGULAR
+    assert standing(stand, "AAPL").word == "stale"
+
+
+def test_a_simulated_feed_is_live_on_a_sunday(stand: Stand) -> None:
+    stand.now_ms = SUNDAY
+    stand.log.append(SESSIONS, [opened(at_ms=SUNDAY)], at_ms=SUNDAY)
+    stand.trades(trade("AAPL", 100, SUNDAY))
+    stand.tick(1000)
+    heartbeat = stand.hub.heartbeat()
+
+    assert (heartbeat["word"], heartbeat["market"].state) == ("live", "always-open")
+    assert standing(stand, "AAPL").word == "live"
+    stand.now_ms += 4_000
+    stand.tick(1000)
+    assert stand.hub.heartbeat()["word"] == "stale"
+    assert standing(stand, "AAPL").word == "stale"
+
+
+def test_without_viewers_the_words_follow_gold(stand: Stand) -> None:
+    stand.watched = False
+    go_live(stand, REGULAR, covers("socket", "AAPL", "XOM"))
+    stand.trades(trade("AAPL", 100, REGULAR), trade("XOM", 50, REGULAR - 400_000))
+    stand.publish()
+    stand.tick(1000)
+
+    assert standing(stand, "AAPL").word == "live"
+    assert standing(stand, "XOM").word == "halted-or-quiet"
+    assert stand.hub.heartbeat()["words"] == {"live": 1, "halted-or-quiet": 1}
+
+
+def test_the_snapshot_has_the_standing_of_every_row(stand: Stand) -> None:
+    go_live(stand, REGULAR, covers("none", "XOM", reason="the plan lacks it"))
+    stand.trades(trade("AAPL", 100, REGULAR), trade("XOM", 50, REGULAR))
+    stand.tick(1000)
+    stand.trades(trade("NEW", 5, REGULAR))
+    stand.tick(100)
+    rows = stand.hub.snapshot()["market"]["standing"]
+
+    assert [row.word for row in rows] == ["live", "live", ""]
+    assert rows[1][2:4] == ("none", "the plan lacks it")
+
+
+def test_an_error_answer_is_no_sign_of_life_of_a_polled_feed(stand: Stand) -> None:
+    go_live(stand, REGULAR, covers("polling", "XOM"), feed="finnhub+rest://XOM")
+    refusal = quote_frame("XOM", 0, 0, at_ms=REGULAR, source="finnhub.http.429")
+    stand.log.append(QUOTES, [refusal, b"poison"], at_ms=REGULAR)
+    stand.tick(1000)
+
+    assert stand.hub.heartbeat()["tick_ms"] is None
+    assert stand.hub.heartbeat()["word"] is None
+
+
+def test_frames_that_fill_a_gap_are_part_of_the_live_candle(stand: Stand) -> None:
+    stand.trades(trade("BINANCE:BTCUSDT", 100, T0))
+    stand.publish()
+    stand.tick(1000)
+    stand.hub.join("bars:BINANCE:BTCUSDT:1m")
+    stand.tick()
+    page = msgspec.json.encode(
+        [
+            {"id": 1, "price": "101.5", "qty": "0.25", "time": T0 + 10},
+            {"id": 2, "price": "99", "qty": "0.25", "time": T0 + 20},
+        ]
+    )
+    filled = encode_frames(
+        [page], source="binance.trades", session="f1", first_seq=0,
+        received_at_ns=T0 * 1_000_000, symbol="BTCUSDT",
+    )  # fmt: skip
+    stand.log.append(TopicPartition(Stream.TRADES, 1), filled, at_ms=stand.now_ms)
+    bars = stand.bars(stand.tick(1000), "bars:BINANCE:BTCUSDT:1m")
+
+    assert bars[-1][1:7] == [100, 101.5, 99, 99, 100.5, 3]
+
+
+def test_quotes_that_gold_lacks_count_as_lag(stand: Stand) -> None:
+    go_live(stand, REGULAR)
+    stand.log.append(QUOTES, [quote_frame("XOM", 50, REGULAR, at_ms=REGULAR)], at_ms=REGULAR)
+    stand.publish()
+    stand.tick(1000)
+    level = stand.hub.heartbeat()["behind"]
+    stand.log.append(QUOTES, [quote_frame("XOM", 51, REGULAR, at_ms=REGULAR)], at_ms=REGULAR)
+    stand.tick(1000)
+
+    assert (level, stand.hub.heartbeat()["behind"]) == (0, 1)
+
+
+def test_gold_does_not_take_back_a_price_of_the_same_moment(stand: Stand) -> None:
+    stand.trades(trade("AAPL", 100, T0))
+    stand.publish()
+    stand.trades(trade("AAPL", 101, T0))
+    stand.tick(1000)
+    stand.tick(1000)
+
+    assert stand.hub.universe.prices == [101]
+
+
+def test_reference_data_is_not_followed(stand: Stand) -> None:
+    reference = TopicPartition(Stream.REFERENCE, 1)
+    stand.log.append(reference, [b"x"] * 10, at_ms=T0)
+    stand.tick(1000)
+
+    assert reference not in stand.hub._tail.partitions()
+    assert stand.hub.heartbeat()["behind"] == 0

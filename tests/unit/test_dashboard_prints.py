@@ -3,15 +3,20 @@
 import msgspec
 import pytest
 
-from tickhouse.dashboard.prints import Print, is_trade, kind_of, read_trades, source_of
+from tickhouse.dashboard.prints import Print, is_ping, is_trade, kind_of, read_trades, source_of
 from tickhouse.model.frame import encode_frames
 
 AT = 1_723_213_800_000
 
 
-def record(payload: bytes, source: str = "sim:finnhub.ws") -> bytes:
+def record(payload: bytes, source: str = "sim:finnhub.ws", symbol: str | None = None) -> bytes:
     return encode_frames(
-        [payload], source=source, session="s1", first_seq=7, received_at_ns=AT * 1_000_000
+        [payload],
+        source=source,
+        session="s1",
+        first_seq=7,
+        received_at_ns=AT * 1_000_000,
+        symbol=symbol,
     )[0]
 
 
@@ -103,3 +108,61 @@ def test_the_source_is_found_without_decoding() -> None:
     assert source_of(record(b"1", "replay:binance.ws")) == "replay:binance.ws"
     assert source_of(b'{"v":1,"src":"' + b"x" * 500) == ""
     assert kind_of("replay:binance.ws") == "binance.ws"
+
+
+def test_a_page_of_old_binance_trades_fills_under_the_symbol_of_its_frame() -> None:
+    items = [
+        {"id": 1, "price": "61837.64", "qty": "0.004", "time": AT, "isBuyerMaker": True},
+        {"id": 2, "price": "61837.65", "qty": "x", "time": AT},
+        "odd",
+        {"id": 3, "price": "61837.66", "qty": "0.005", "time": AT + 1},
+    ]
+    value = record(msgspec.json.encode(items), "binance.trades", "BTCUSDT")
+
+    assert prints_of(value) == [
+        Print("BINANCE:BTCUSDT", 61837.64, AT, 0.004, None),
+        Print("BINANCE:BTCUSDT", 61837.66, AT + 1, 0.005, None),
+    ]
+
+
+def test_a_page_of_finnhub_ticks_fills_column_by_column() -> None:
+    page = {
+        "s": "AAPL",
+        "t": [AT, AT + 1],
+        "p": [10.5, "11"],
+        "v": [3, 4],
+        "c": [["1", "24"], None],
+    }
+    value = record(msgspec.json.encode(page), "finnhub.tick", "AAPL")
+    without_codes = record(
+        msgspec.json.encode({"t": [AT], "p": [1], "v": [2]}), "finnhub.tick", "AAPL"
+    )
+
+    assert prints_of(value) == [
+        Print("AAPL", 10.5, AT, 3, ("1", "24")),
+        Print("AAPL", 11, AT + 1, 4, None),
+    ]
+    assert prints_of(without_codes) == [Print("AAPL", 1, AT, 2, None)]
+
+
+@pytest.mark.parametrize("kind", ["binance.trades", "finnhub.tick"])
+@pytest.mark.parametrize(
+    "payload",
+    [
+        b"{}", b"[]", b"[1,2]", b"null", b"oops", b'{"t":[1],"p":[],"v":[1]}',
+        b'{"t":1,"p":1,"v":1}', b'{"t":[1,2],"p":[1],"v":[1]}', b'[{"price":null}]',
+    ],
+)  # fmt: skip
+def test_a_page_that_is_none_gives_no_trade(kind: str, payload: bytes) -> None:
+    assert prints_of(record(payload, kind, "AAPL")) == []
+    assert prints_of(record(payload, kind)) == []
+
+
+def test_a_print_worth_a_quadrillion_is_none() -> None:
+    assert is_trade(Print("AAPL", 1e9, AT, 1e5))
+    assert not is_trade(Print("AAPL", 1e9, AT, 1e6))
+
+
+def test_a_ping_is_told_from_trades() -> None:
+    assert is_ping(record(b'{"type":"ping"}'))
+    assert not is_ping(finnhub(good()))

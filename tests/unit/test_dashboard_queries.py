@@ -6,6 +6,7 @@ import pytest
 
 from support.dashboard import TRADES, MemoryGold, MemoryLog, Trades, trade
 from tickhouse.dashboard.queries import GoldQueries
+from tickhouse.model.positions import Stream
 
 T0 = 1_723_213_800_000
 T0_S = T0 // 1000
@@ -104,5 +105,56 @@ def test_positions_of_another_log_or_stream_are_not_taken_for_this_ones(gold: Me
     version = GoldQueries(gold).version()
 
     assert version is not None
-    assert version.trade_positions("epoch1") == {0: 102}
-    assert version.trade_positions("another") == {}
+    assert version.offsets(Stream.TRADES, "epoch1") == {0: 102}
+    assert version.offsets(Stream.TRADES, "another") == {}
+    assert version.offsets(Stream.QUOTES, "epoch1") == {}
+
+
+def test_gaps_of_a_range_are_those_that_overlap_it_and_concern_the_symbol(gold: MemoryGold) -> None:
+    gold.gap(T0, T0 + 60_000, name="all")
+    gold.gap(T0 + 60_000, T0 + 90_000, name="mine", symbols=["AAPL", "XOM"], ids=(101, 149))
+    gold.gap(T0, T0 + 60_000, name="other", symbols=["AAP"])
+    gold.gap(T0, T0 + 1, name="exact", filled_by="cursor")
+    gold.gap(T0, T0 + 1, name="elsewhere", cause="another feed")
+    gold.gap(T0, T0 + 1, name="unshown", stream="reference")
+    gold.gap(T0 - 9000, T0 - 8000, name="before")
+    queries = GoldQueries(gold)
+
+    found = queries.gaps("AAPL", T0, T0 + 3_600_000, 10)
+    assert [gap.name for gap in found] == ["mine", "all"]
+    assert (found[0].trades, found[0].symbols) == (49, ["AAPL", "XOM"])
+    assert [gap.name for gap in queries.gaps("AAPL", T0, T0 + 60_000, 10)] == ["all"]
+    assert [gap.name for gap in queries.gaps("AAPL", T0, T0 + 3_600_000, 1)] == ["mine"]
+    assert {gap.name for gap in queries.gaps("", T0, T0 + 1, 10)} == {"all", "other"}
+
+
+def test_a_gap_of_a_binance_connection_says_nothing_of_a_share(gold: MemoryGold) -> None:
+    gold.connection.execute("insert into sessions values ('s1', 'binance://btcusdt')")
+    gold.gap(T0, T0 + 60_000)
+    queries = GoldQueries(gold)
+
+    assert queries.gaps("AAPL", 0, T0 + 1, 10) == []
+    assert len(queries.gaps("BINANCE:BTCUSDT", 0, T0 + 1, 10)) == 1
+
+
+def test_without_gold_there_are_no_gaps() -> None:
+    gold = MemoryGold()
+
+    assert GoldQueries(gold).gaps("", 0, T0, 10) == []
+    gold.close()
+
+
+def test_the_market_says_what_is_missing_of_a_symbols_session(gold: MemoryGold) -> None:
+    gold.gap(T0, T0 + 60_000, symbols=["AAPL"])
+    gold.gap(T0 + 90_000, T0 + 120_000, name="g2", symbols=["AAPL"], filled_by="finnhub.tick")
+    gold.gap(T0, T0 + 5_000, name="quotes", symbols=["ODD"], stream="quotes")
+    rows = {row.symbol: row for row in GoldQueries(gold).market()}
+
+    assert (rows["AAPL"].missing_s, rows["AAPL"].is_complete) == (60, False)
+    assert rows["ODD"].is_complete
+    assert rows["XOM"].is_complete
+
+    gold.gap(T0, T0 + 90_000, name="all")
+    rows = {row.symbol: row for row in GoldQueries(gold).market()}
+    assert (rows["AAPL"].missing_s, rows["ODD"].missing_s) == (90, 90)
+    assert rows["XOM"].is_complete, "its session is another day"

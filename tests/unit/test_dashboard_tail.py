@@ -151,3 +151,37 @@ def test_new_partitions_are_found() -> None:
     tail.discover(lambda _: 0)
 
     assert sorted(tail.partitions()) == [SESSIONS, TRADES]
+
+
+def test_session_events_are_never_skipped_however_old_they_are() -> None:
+    log = MemoryLog()
+    told = fill(log, SESSIONS, 3 * RECORDS_A_STEP)
+    fill(log, TRADES, 3 * RECORDS_A_STEP)
+    tail = tail_of(log, now_ms=60_000)
+
+    read = [chunk for chunk in tail.read(steps(3)) if chunk.partition == SESSIONS]
+    jumps = tail.skip_if_behind()
+    read += [chunk for chunk in tail.read(never) if chunk.partition == SESSIONS]
+
+    assert jumps == {TRADES: 3 * RECORDS_A_STEP}
+    assert [value for chunk in read for value in chunk.values] == told
+
+
+def test_each_stream_has_a_topic_of_its_own_and_reference_data_is_not_followed() -> None:
+    class Topics(MemoryLog):
+        def topic_id(self, partition: TopicPartition) -> str:
+            return f"{self.epoch}-{partition.stream}"
+
+    log = Topics()
+    fill(log, TopicPartition(Stream.REFERENCE, 0), 1)
+    fill(log, TRADES, 1)
+    tail = tail_of(log)
+
+    assert tail.partitions() == [TRADES]
+    assert tail.topic_id(Stream.TRADES) == "epoch1-trades"
+    assert tail.topic_id(Stream.QUOTES) == ""
+    fill(log, TopicPartition(Stream.QUOTES, 0), 1)
+    assert tail.discover(lambda _: 0) is False
+    log.epoch = "epoch2"
+    assert tail.discover(lambda _: 0) is True
+    assert tail.topic_id(Stream.QUOTES) == "epoch2-quotes"

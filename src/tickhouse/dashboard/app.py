@@ -22,6 +22,8 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 from typing_extensions import override
 
 from tickhouse.dashboard.fanout import Client, Fanout
+from tickhouse.dashboard.gaps import LIMIT_MAX as GAPS_MAX
+from tickhouse.dashboard.gaps import merge
 from tickhouse.dashboard.hub import Hub, is_channel
 from tickhouse.dashboard.pipeline import pipeline_state
 from tickhouse.dashboard.queries import BAR_S, LIMIT_MAX, GoldQueries
@@ -88,6 +90,7 @@ class Dashboard:
                 Route("/healthz", self.health),
                 Route("/api/v1/snapshot", self.snapshot),
                 Route("/api/v1/candles/{symbol:path}", self.candles),
+                Route("/api/v1/gaps", self.gaps),
                 Route("/api/v1/symbols", self.symbols),
                 Route("/api/v1/pipeline", self.pipeline),
                 WebSocketRoute("/api/v1/ws", self.live),
@@ -135,6 +138,27 @@ class Dashboard:
         except TickhouseError as error:
             return _json({"error": str(error)}, status=503)
         return _json(found)
+
+    async def gaps(self, request: Request) -> Response:
+        """What is missing, or was until it was filled, in [from, to), oldest first."""
+        symbol = request.query_params.get("symbol", "")
+        if symbol and not is_symbol(symbol):
+            return _refused("symbol: not a symbol")
+        try:
+            from_s = _number(request, "from", 0, TIME_S_MAX) or 0
+            to_s = _number(request, "to", TIME_S_MAX, TIME_S_MAX) or 0
+            limit = _number(request, "limit", 200, GAPS_MAX) or 200
+        except ValueError as error:
+            return _refused(str(error))
+        if from_s > to_s:
+            return _refused("from: not after to")
+        bounds = (symbol, from_s * 1000, to_s * 1000)
+        try:
+            published = await run_in_threadpool(self.gold.gaps, *bounds, limit)
+        except TickhouseError as error:
+            return _json({"error": str(error)}, status=503)
+        found = merge(published, self.hub.told_gaps(*bounds), limit)
+        return _json({"symbol": symbol, "gaps": found})
 
     async def symbols(self, request: Request) -> Response:
         """Symbols that match `q`, best first."""

@@ -2,18 +2,18 @@
 
 import csv
 from collections.abc import Iterable
-from datetime import UTC, date, datetime, timedelta
+from datetime import date, timedelta
 from functools import cache, lru_cache
 from importlib import resources
 from typing import Final, NamedTuple
 
+from tickhouse.model.calendar import is_always_open, new_york
+from tickhouse.model.units import NANOS_PER_MILLI
+
 SEED: Final = "project/seeds/trade_conditions.csv"
 COMBINATIONS_MAX: Final = 10_000
 """Combinations remembered; real tapes have some hundred, a broken feed may invent more."""
-HOUR_MS: Final = 3_600_000
-OPEN_MINUTE: Final = 9 * 60 + 30
-CLOSE_MINUTE: Final = 16 * 60
-SATURDAY: Final = 5
+DAY_MS: Final = 86_400_000
 
 
 class Flags(NamedTuple):
@@ -91,33 +91,20 @@ def seeded_conditions() -> Conditions:
 
 
 def is_regular_hours(symbol: str, event_ms: int) -> bool:
-    """Whether US exchanges trade (weekdays, 09:30 to 16:00 in New York).
+    """Whether US exchanges trade: regular hours of the calendar, holidays and half days included.
 
     Symbols with a venue in front, such as BINANCE:BTCUSDT, trade around the clock.
     """
-    if ":" in symbol:
+    if is_always_open(symbol):
         return True
-    offset_hours, weekday = _new_york(event_ms // HOUR_MS)
-    minute = (event_ms // 60_000 + offset_hours * 60) % (24 * 60)
-    return weekday < SATURDAY and OPEN_MINUTE <= minute < CLOSE_MINUTE
+    open_ms, close_ms = _hours(event_ms // DAY_MS)
+    return open_ms <= event_ms < close_ms
 
 
 @lru_cache(maxsize=1024)
-def _new_york(hour: int) -> tuple[int, int]:
-    """New York's offset from UTC in hours and its weekday, at an hour since 1970.
-
-    By the rule in force since 2007, so that no time zone data need be installed: daylight saving
-    from the second Sunday of March to the first of November, at 2 o'clock local time.
-    """
-    at = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(hours=hour)
-    begins = _sunday(at.year, 3, 8) + timedelta(hours=7)
-    ends = _sunday(at.year, 11, 1) + timedelta(hours=6)
-    offset_hours = -4 if begins <= at < ends else -5
-    return offset_hours, (at + timedelta(hours=offset_hours)).weekday()
-
-
-def _sunday(year: int, month: int, first_day: int) -> datetime:
-    """Midnight UTC of the first Sunday on or after a day."""
-    day = date(year, month, first_day)
-    day += timedelta(days=6 - day.weekday())
-    return datetime(day.year, day.month, day.day, tzinfo=UTC)
+def _hours(day: int) -> tuple[int, int]:
+    """Regular hours of a day since 1970 (UTC and New York agree on it), UNIX milliseconds."""
+    session = new_york().session_on(date(1970, 1, 1) + timedelta(days=day))
+    if session is None:
+        return 0, 0
+    return session.open_ns // NANOS_PER_MILLI, session.close_ns // NANOS_PER_MILLI

@@ -8,7 +8,7 @@ import queue
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -17,12 +17,27 @@ from tickhouse.dashboard.asking import GoldAsker
 from tickhouse.dashboard.candles import LiveCandles, parse_channel
 from tickhouse.dashboard.conditions import Conditions
 from tickhouse.dashboard.feed_state import FeedState
+from tickhouse.dashboard.gaps import KnownGap
 from tickhouse.dashboard.live_bars import INTERVALS_S, Bar
-from tickhouse.dashboard.prints import TradeFrame, is_trade, read_trades
+from tickhouse.dashboard.liveness import (
+    ALWAYS_OPEN,
+    STALE_MS,
+    Market,
+    Word,
+    feed_word,
+    is_stale_quote,
+    market_at,
+    moment_at,
+    stale_after_ms,
+)
+from tickhouse.dashboard.prints import TradeFrame, is_ping, is_trade, read_trades
 from tickhouse.dashboard.queries import SEED_BARS, GoldVersion, Questions
+from tickhouse.dashboard.quotes import read_quote
+from tickhouse.dashboard.standing import UNKNOWN, Standings
 from tickhouse.dashboard.tail import Chunk, LogTail
 from tickhouse.dashboard.universe import Universe
 from tickhouse.errors import TickhouseError
+from tickhouse.model.calendar import MarketState, new_york
 from tickhouse.model.positions import Stream, TopicPartition
 from tickhouse.stream.log import LogReader
 from tickhouse.telemetry import get_logger
@@ -78,6 +93,7 @@ class Hub:
         self._send = send
         self._is_watched = is_watched
         self._rests = False
+        self._calendar = new_york()
         self._clock_ms = clock_ms
         self._monotonic = monotonic
         self._tail = LogTail(reader, clock_ms=clock_ms)
@@ -91,11 +107,19 @@ class Hub:
         self._behind = 0
         self._rate = 0.0
         self._tick_at_ms: int | None = None
+        self._record_at_ms: int | None = None
+        self._word: Word | None = None
+        self._stale_ms = STALE_MS
+        self._market: Market = ALWAYS_OPEN
+        self._facts: dict[str, Any] = {}
+        self._gap_mark = (0, 0)
         self._fault: str | None = None
         self._spent_s = 0.0
-        self._run = clock_ms()
+        self._run = self._began_ms = clock_ms()
         self.universe = Universe()
+        self.standings = Standings()
         self.feed = FeedState()
+        self._facts = self.feed.facts(self._run)
         self.version: GoldVersion | None = None
 
     # -- called from any thread --------------------------------------------------------------
@@ -111,12 +135,19 @@ class Hub:
     def snapshot(self) -> dict[str, Any]:
         """The whole market, for a page that begins (or begins anew)."""
         version = self.version
+        columns = self.universe.columns()
+        standings = self.standings.rows[: len(columns["symbol"])]
+        standings += [UNKNOWN] * (len(columns["symbol"]) - len(standings))
         return {
             "run": self._run,
             "gold": version.version if version is not None else None,
             "kpi": self.universe.kpi(),
-            "market": self.universe.columns(),
+            "market": {**columns, "standing": standings},
         }
+
+    def told_gaps(self, symbol: str, from_ms: int, to_ms: int) -> list[KnownGap]:
+        """Gaps that the log's end tells of; "" = of any symbol."""
+        return self.feed.gaps.gaps(symbol, from_ms, to_ms)
 
     def heartbeat(self) -> dict[str, Any]:
         """State of feed, log and gold in a few words: what every viewer is told once a second."""
@@ -127,12 +158,12 @@ class Hub:
             "ts": self._clock_ms(),
             "tick_ms": self._tick_at_ms,
             "rate": None if self._rests else round(self._rate, 1),
-            "badge": self.feed.badge,
-            "feed": self.feed.url,
-            "connections": self.feed.connections,
-            "closed": self.feed.closed_reason,
-            "gaps": self.feed.gaps,
-            "last_gap": self.feed.last_gap,
+            **self._facts,
+            "word": self._word,
+            "stale_ms": self._stale_ms,
+            "words": self.standings.words(),
+            "market": self._market,
+            "gap_mark": [*self._gap_mark, self.feed.gaps.told],
             "gold": version.version if version is not None else None,
             "gold_at_ms": version.published_at_ms if version is not None else None,
             "lag_ms": self._lag_ms,
@@ -148,6 +179,7 @@ class Hub:
             "skipped_records": self._tail.skipped_records,
             "busy_s": round(self._spent_s, 2),
             "fault": self._fault or self._gold.fault,
+            "feed": self._word,
         }
 
     # -- the hub's thread ----------------------------------------------------------------------
@@ -179,7 +211,7 @@ class Hub:
         self._take_commands()
         self._take_gold()
         self._follow_log()
-        self._send_market()
+        self._send_market(self._judge() if is_second else [])
         self._send_bars()
         if is_second:
             self._measure(elapsed_s)
@@ -197,12 +229,13 @@ class Hub:
         near_end = max(bounds.begin, bounds.end - START_RECORDS_MAX)
         if partition.stream is Stream.SESSIONS:
             return near_end
-        return max(near_end, min(self._gold_positions().get(partition.part, 0), bounds.end))
+        positions = self._gold_positions(partition.stream)
+        return max(near_end, min(positions.get(partition.part, 0), bounds.end))
 
-    def _gold_positions(self) -> Mapping[int, int]:
-        """Offsets up to which gold holds the log's trades, by partition."""
+    def _gold_positions(self, stream: Stream = Stream.TRADES) -> Mapping[int, int]:
+        """Offsets up to which gold holds a stream of the log, by partition."""
         version = self.version
-        return version.trade_positions(self._tail.topic_id) if version is not None else {}
+        return version.offsets(stream, self._tail.topic_id(stream)) if version is not None else {}
 
     def _take_gold(self) -> None:
         """Take over what a newer version of gold holds; the live view goes on without it."""
@@ -212,10 +245,12 @@ class Hub:
         if answer is not None:
             self.version = answer.version
             self.universe.take_gold(answer.market)
+            self._gap_mark = answer.gap_mark
             self._candles.rebase(self._gold_positions(), answer.bars)
 
     def _questions(self, version: GoldVersion) -> Questions:
-        return self._candles.questions(version.trade_positions(self._tail.topic_id))
+        offsets = version.offsets(Stream.TRADES, self._tail.topic_id(Stream.TRADES))
+        return self._candles.questions(offsets)
 
     def _follow_log(self) -> None:
         deadline = self._monotonic() + BUDGET_S
@@ -230,6 +265,7 @@ class Hub:
             self._rest()
         elif self._rests:
             self._rests = False
+            self._began_ms = self._clock_ms()
             if not self._candles.tapes:  # a tape counts from where we are
                 self._tail.move(self._start_of)
 
@@ -240,37 +276,60 @@ class Hub:
             end = self._log.bounds(partition).end
             if partition.stream is Stream.TRADES and end > self._tail.position(partition):
                 batch = self._log.read(partition, end - 1, bytes_max=1)
-                if batch is not None and batch.log_times_ms:
-                    self._tick_at_ms = max(batch.log_times_ms[-1], self._tick_at_ms or 0)
+                if batch is not None and batch.values:
+                    self._note(batch.log_times_ms[-1], is_news=not is_ping(batch.values[-1]))
         self._tail.move(lambda partition: self._log.bounds(partition).end)
 
+    def _note(self, log_ms: int, *, is_news: bool) -> None:
+        """A record of the feed reached the log; news are trades and quotes."""
+        self._record_at_ms = max(log_ms, self._record_at_ms or 0)
+        if is_news:
+            self._tick_at_ms = max(log_ms, self._tick_at_ms or 0)
+
     def _take_chunk(self, chunk: Chunk) -> None:
+        part = chunk.partition.part
         if chunk.partition.stream is Stream.SESSIONS:
             for value in chunk.values:
-                self.feed.take(value)
+                self.feed.take(value, part)
             return
-        part = chunk.partition.part
+        if chunk.partition.stream is Stream.QUOTES:
+            if self._take_quotes(chunk.values):
+                self._note(chunk.log_ms, is_news=True)
+            return
         trades = 0
         for offset, value in zip(chunk.offsets, chunk.values, strict=True):
             frame = read_trades(value)
             if frame is not None:
                 trades += self._take_prices(frame)
                 self._candles.take(part, offset, frame)
-        self._tick_at_ms = max(chunk.log_ms, self._tick_at_ms or 0)
+        self._note(chunk.log_ms, is_news=trades > 0)
         if chunk.log_ms >= self._clock_ms() - RECENT_MS:
             self._trades += trades
             self._records += len(chunk.values)
+
+    def _take_quotes(self, values: Sequence[bytes]) -> bool:
+        """Take polled prices; tells whether there were any."""
+        found = [quote for quote in map(read_quote, values) if quote is not None]
+        for quote in found:
+            self.feed.take_source(quote.source)
+            is_stale = self.feed.is_live and is_stale_quote(
+                self._calendar, quote.symbol, quote.quoted_ms, quote.received_ms
+            )
+            self.universe.quote(quote, is_stale=is_stale)
+        return bool(found)
 
     def _take_prices(self, frame: TradeFrame) -> int:
         """Take the frame's last prices; tells its number of trades."""
         count = 0
         universe, sets_price = self.universe, self._sets_price
+        heard_ms, received_ms = universe.heard_ms, frame.rx // 1_000_000
         self.feed.take_source(frame.src)
         for trade in frame.prints:
             number = universe.number(trade.s)
             if number is None or not is_trade(trade):
                 continue
             count += 1
+            heard_ms[number] = received_ms
             self._watermark_ms = max(self._watermark_ms, trade.t)
             if sets_price(trade.s, trade.c, trade.t):
                 universe.price(number, trade.p, trade.t)
@@ -310,12 +369,12 @@ class Hub:
         self._rate = self._trades * share / max(elapsed_s, SECOND_S)
         self._trades = self._records = 0
         self._skipped = self._tail.skipped_records
-        positions, waits = self._gold_positions(), [0]
+        waits = [0]
         self._behind = 0
         for partition in self._tail.partitions():
-            position = positions.get(partition.part, 0)
+            position = self._gold_positions(partition.stream).get(partition.part, 0)
             missing = self._log.bounds(partition).end - position
-            if partition.stream is not Stream.TRADES or missing <= 0:
+            if partition.stream is Stream.SESSIONS or missing <= 0:
                 continue
             self._behind += missing
             batch = self._log.read(partition, position, bytes_max=1)
@@ -323,20 +382,42 @@ class Hub:
                 waits.append(self._clock_ms() - batch.log_times_ms[0])
         self._lag_ms = max(waits)
 
+    def _judge(self) -> list[int]:
+        """The words of feed and symbols; gives the symbols whose standing changed."""
+        now_ms, is_live = self._clock_ms(), self.feed.is_live
+        has_exchange, has_always_open = self.feed.markets()
+        is_calendar = is_live and has_exchange
+        self._facts = self.feed.facts(now_ms)
+        self._market = market_at(self._calendar, now_ms) if is_calendar else ALWAYS_OPEN
+        state = MarketState(self._market.state) if is_calendar else MarketState.REGULAR
+        self._stale_ms = stale_after_ms(state, is_live=is_live, has_always_open=has_always_open)
+        self._word = feed_word(
+            is_closed=state is MarketState.CLOSED and not has_always_open,
+            heard_ago_ms=_ago(now_ms, self._tick_at_ms),
+            record_ago_ms=_ago(now_ms, self._record_at_ms),
+            stale_ms=self._stale_ms,
+        )
+        began_ms = now_ms if self._rests else self._began_ms  # receipts are not read at rest
+        moment = moment_at(
+            self._calendar, now_ms, is_live=is_live, feed=self._word, began_ms=began_ms
+        )
+        return self.standings.judge(self.universe, self.feed, moment)
+
     # -- to the viewers ------------------------------------------------------------------------
 
-    def _send_market(self) -> None:
+    def _send_market(self, judged: list[int]) -> None:
         changed = self.universe.take_changed()
-        if changed:
-            prices = self.universe.prices
-            self._send_frame(
-                "market",
-                {
-                    "i": changed,
-                    "p": [prices[number] for number in changed],
-                    "size": len(self.universe.symbols),
-                },
-            )
+        if not changed and not judged:
+            return
+        prices, standings = self.universe.prices, self.standings.rows
+        content: dict[str, Any] = {
+            "i": changed,
+            "p": [prices[number] for number in changed],
+            "size": len(self.universe.symbols),
+        }
+        if judged:
+            content["s"] = [(number, *standings[number]) for number in judged]
+        self._send_frame("market", content)
 
     def _send_bars(self) -> None:
         for symbol, tape in self._candles.tapes.items():
@@ -359,3 +440,7 @@ class Hub:
         self._sequence[channel] += 1
         head = {"ch": channel, "seq": self._sequence[channel], "ts": self._clock_ms()}
         self._send(channel, msgspec.json.encode(head | content))
+
+
+def _ago(now_ms: int, at_ms: int | None) -> int | None:
+    return None if at_ms is None else now_ms - at_ms

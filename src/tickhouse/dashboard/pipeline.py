@@ -34,7 +34,9 @@ def pipeline_state(
 
 
 FEED_FACTS: Final = (
-    "badge", "feed", "connections", "closed", "gaps", "last_gap", "rate", "tick_ms", "fault",
+    "badge", "feed", "connections", "links", "closed", "ended", "lost", "clock_offset_ms",
+    "coverage", "gaps", "gaps_filled", "last_gap", "rate", "tick_ms", "word", "words", "market",
+    "fault",
 )  # fmt: skip
 GOLD_FACTS: Final = ("gold", "gold_at_ms", "lag_ms", "behind", "skipped")
 

@@ -9,7 +9,7 @@ from typing import Any, Final, cast
 
 import msgspec
 
-from tickhouse.model.frame import decode_envelope
+from tickhouse.model.frame import Envelope, decode_envelope
 
 _PREFIX: Final = b'{"v":1,"src":"'
 _SOURCE_BYTES_MAX: Final = 100
@@ -17,6 +17,7 @@ BINANCE_TRADE: Final = b'@trade"'
 QUANTUM_HALF: Final = 0.000000005
 """Less is rounded to nothing: gold keeps 8 decimals."""
 NUMBER_MAX: Final = 1e10
+VALUE_MAX: Final = 1e15
 TIME_MS_MIN: Final = 946_684_800_000
 TIME_MS_MAX: Final = 4_102_444_800_000
 
@@ -84,8 +85,14 @@ def is_trade(trade: Print) -> bool:
     return (
         QUANTUM_HALF <= trade.p < NUMBER_MAX
         and QUANTUM_HALF <= trade.v < NUMBER_MAX
+        and trade.p * trade.v < VALUE_MAX
         and TIME_MS_MIN <= trade.t < TIME_MS_MAX
     )
+
+
+def is_ping(value: bytes) -> bool:
+    """Whether a record is no more than Finnhub's sign of life."""
+    return b'"type":"ping"' in value
 
 
 def source_of(value: bytes) -> str:
@@ -167,9 +174,67 @@ def _read_binance(value: bytes) -> TradeFrame | None:
     )
 
 
+def _read_binance_page(value: bytes) -> TradeFrame | None:
+    """Old trades that fill a gap: `[{"price":"61837.64","qty":"0.004","time":…}, …]`."""
+    envelope = decode_envelope(value)
+    page = _decoded(envelope)
+    if envelope is None or envelope.sym is None or not isinstance(page, list):
+        return None
+    symbol = BINANCE_PREFIX + envelope.sym
+    fields = [
+        cast("dict[str, object]", item) if isinstance(item, dict) else {}
+        for item in cast("list[object]", page)
+    ]
+    return _page_frame(
+        envelope,
+        [
+            {"s": symbol, "p": item.get("price"), "t": item.get("time"), "v": item.get("qty")}
+            for item in fields
+        ],
+    )
+
+
+def _read_finnhub_page(value: bytes) -> TradeFrame | None:
+    """Ticks that fill a gap, column by column: `{"t":[…],"p":[…],"v":[…],"c":[["1"],…]}`."""
+    envelope = decode_envelope(value)
+    page = _decoded(envelope)
+    if envelope is None or envelope.sym is None or not isinstance(page, dict):
+        return None
+    columns = cast("dict[str, object]", page)
+    rows = [columns.get(name) for name in ("t", "p", "v", "c")]
+    times, prices, sizes, codes = (
+        cast("list[object]", row) if isinstance(row, list) else None for row in rows
+    )
+    if times is None or prices is None or sizes is None:
+        return None
+    codes = [None] * len(times) if codes is None else codes
+    if {len(prices), len(sizes), len(codes)} != {len(times)} and times:
+        return None
+    return _page_frame(
+        envelope,
+        [
+            {"s": envelope.sym, "t": at, "p": price, "v": size, "c": code}
+            for at, price, size, code in zip(times, prices, sizes, codes, strict=False)
+        ],
+    )
+
+
+def _decoded(envelope: Envelope | None) -> object:
+    if envelope is None or not bytes(envelope.raw):
+        return None
+    return _any_decoder.decode(envelope.raw)
+
+
+def _page_frame(envelope: Envelope, items: list[dict[str, object]]) -> TradeFrame:
+    prints = [found for found in map(_lenient, items) if found is not None]
+    return TradeFrame(envelope.src, envelope.ses, envelope.seq, envelope.rx, prints)
+
+
 BINANCE_PREFIX: Final = "BINANCE:"
 
 _READERS: Final[dict[str, Callable[[bytes], TradeFrame | None]]] = {
     "finnhub.ws": _read_finnhub,
     "binance.ws": _read_binance,
+    "binance.trades": _read_binance_page,
+    "finnhub.tick": _read_finnhub_page,
 }

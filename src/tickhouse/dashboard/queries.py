@@ -6,6 +6,7 @@ from typing import Any, Final, Protocol
 
 import msgspec
 
+from tickhouse.dashboard.gaps import KnownGap, published_gaps
 from tickhouse.dashboard.live_bars import Bar, GoldBars
 from tickhouse.dashboard.universe import MarketRow
 from tickhouse.model.positions import Stream
@@ -21,14 +22,27 @@ _COLUMNS: Final = (
     "open::double, high::double, low::double, close::double, volume::double, trade_count::bigint"
 )
 _MARKET: Final = """
+with missing as (
+    select session_date, symbol, sum(missing_s) as missing_s, bool_and(is_complete) as is_complete
+    from gaps_daily
+    where stream = 'trades' and session_date >= (select max(session_date) - 7 from kpi)
+    group by session_date, symbol
+)
 select
     kpi.symbol, coalesce(kpi.name, ''), coalesce(map.sector, ''), coalesce(map.industry, ''),
     map.market_cap::double, kpi.session_date::varchar, kpi.last_price::double,
     coalesce(epoch_ms(kpi.last_at), 0), kpi.previous_close::double, kpi.day_open::double,
     kpi.trade_count::bigint, kpi.volume::double, kpi.dollar_volume::double,
-    coalesce(kpi.source, '')
-from kpi left join market_map as map on map.symbol = kpi.symbol
+    coalesce(kpi.source, ''), coalesce(kpi.price_source, ''), coalesce(kpi.disagreements, ''),
+    coalesce(greatest(own.missing_s, every.missing_s), 0)::double,
+    coalesce(own.is_complete, true) and coalesce(every.is_complete, true)
+from kpi
+left join market_map as map on map.symbol = kpi.symbol
+left join missing as own
+    on own.symbol = kpi.symbol and own.session_date = kpi.session_date
+left join missing as every on every.symbol = '' and every.session_date = kpi.session_date
 """
+_GAP_MARK: Final = "select count(*), coalesce(max(load_id), 0) from gaps"
 
 
 class Manifest(Protocol):
@@ -79,12 +93,12 @@ class GoldVersion(msgspec.Struct, frozen=True):
     published_at_ms: int
     positions: tuple[tuple[str, str, int, int], ...]
 
-    def trade_positions(self, topic_id: str) -> dict[int, int]:
-        """Offsets up to which gold holds the trades of one life of the log, by partition."""
+    def offsets(self, stream: Stream, topic_id: str) -> dict[int, int]:
+        """Offsets up to which gold holds a stream of one life of the log, by partition."""
         return {
             part: next_offset
-            for stream, topic, part, next_offset in self.positions
-            if stream == Stream.TRADES and topic == topic_id
+            for name, topic, part, next_offset in self.positions
+            if name == stream and topic == topic_id
         }
 
 
@@ -99,11 +113,13 @@ class GoldAnswer(msgspec.Struct, frozen=True):
         version: the version.
         market: facts of all symbols.
         bars: bars by symbol and interval.
+        gap_mark: another value means other gaps.
     """
 
     version: GoldVersion
     market: list[MarketRow]
     bars: dict[str, dict[str, GoldBars]]
+    gap_mark: tuple[int, int]
 
 
 class Candles(msgspec.Struct, frozen=True):
@@ -140,6 +156,7 @@ class GoldQueries:
     def answer(self, version: GoldVersion, questions: Questions) -> GoldAnswer | None:
         """Answer the live view's questions from one version; None if gold moved meanwhile."""
         market = self.market()
+        gap_mark = self._published.query(_GAP_MARK)[0]
         bars: dict[str, dict[str, GoldBars]] = {}
         for interval, since in questions.items():
             from_s = {
@@ -148,7 +165,8 @@ class GoldQueries:
             }
             for symbol, found in self.bars_since(interval, from_s).items():
                 bars.setdefault(symbol, {})[interval] = GoldBars(from_s[symbol], found)
-        return GoldAnswer(version, market, bars) if self.version() == version else None
+        answer = GoldAnswer(version, market, bars, (gap_mark[0], gap_mark[1]))
+        return answer if self.version() == version else None
 
     def newest_start_s(self, symbol: str, interval: str, count: int) -> int:
         """Start of the bar that lies `count` bars before the symbol's last trade, UNIX seconds."""
@@ -203,6 +221,12 @@ class GoldQueries:
             symbol, interval, version.version, [(*row, row[0] <= final_before_s) for row in rows]
         )
 
+    def gaps(self, symbol: str, from_ms: int, to_ms: int, limit: int) -> list[KnownGap]:
+        """Gaps that overlap a range, the newest `limit`; "" = of any symbol. UNIX milliseconds."""
+        if self.version() is None:
+            return []
+        return published_gaps(self._published, symbol, from_ms, to_ms, limit)
+
     def _newest_rows(
         self, symbol: str, interval: str, end_s: int, limit: int
     ) -> list[tuple[Any, ...]]:
@@ -247,7 +271,7 @@ def _naive_utc(seconds: int) -> datetime:
 def _market_row(row: tuple[Any, ...]) -> MarketRow:
     symbol, name, sector, industry, cap, date, last, last_ms, previous, opened, *totals = row
     reference, reference_is = (previous, "close") if previous else (opened, "open")
-    trades, volume, dollars, source = totals
+    trades, volume, dollars, source, price_from, disagreements, missing_s, is_complete = totals
     return MarketRow(
         symbol=symbol,
         name=name,
@@ -263,6 +287,10 @@ def _market_row(row: tuple[Any, ...]) -> MarketRow:
         volume=volume or 0.0,
         dollar_volume=dollars or 0.0,
         source=source,
+        price_from=price_from,
+        disagreements=disagreements,
+        missing_s=missing_s,
+        is_complete=is_complete,
     )
 
 

@@ -14,6 +14,7 @@ from tickhouse.stream.log import LogBatch, LogReader
 
 RECORDS_A_STEP: Final = 256
 BYTES_A_READ: Final = 1 << 20
+FOLLOWED: Final = frozenset({Stream.TRADES, Stream.QUOTES, Stream.SESSIONS})
 
 
 class Chunk(NamedTuple):
@@ -38,7 +39,7 @@ class _Place:
 
 
 class LogTail:
-    """Reads new records of all partitions in turn.
+    """Reads new records of trades, quotes and sessions, their partitions in turn.
 
     Args:
         log: the log; its writer is never blocked.
@@ -54,22 +55,30 @@ class LogTail:
         self._lag_ms_max = lag_ms_max
         self._places: dict[TopicPartition, _Place] = {}
         self._jumps: dict[TopicPartition, int] = {}
-        self.topic_id = ""
+        self._topic_ids: dict[Stream, str] = {}
         self.skipped_records = 0
         self.damage: str | None = None
 
     def discover(self, start_of: Callable[[TopicPartition], int]) -> bool:
         """Look for new partitions, each read from `start_of`; True if the log was replaced."""
-        partitions = self._log.partitions()
-        topic_id = self._log.topic_id(partitions[0]) if partitions else self.topic_id
-        was_replaced = bool(self.topic_id) and topic_id != self.topic_id
+        partitions = [place for place in self._log.partitions() if place.stream in FOLLOWED]
+        firsts = {partition.stream: partition for partition in reversed(partitions)}
+        topic_ids = {stream: self._log.topic_id(first) for stream, first in firsts.items()}
+        was_replaced = any(
+            topic_ids.get(stream, known) != known for stream, known in self._topic_ids.items()
+        )
         if was_replaced:
             self._places.clear()
-        self.topic_id = topic_id
+            self._topic_ids.clear()
+        self._topic_ids |= topic_ids
         for partition in partitions:
             if partition not in self._places:
                 self._places[partition] = _Place(start_of(partition))
         return was_replaced
+
+    def topic_id(self, stream: Stream) -> str:
+        """Life of the stream's topic, "" while it has none."""
+        return self._topic_ids.get(stream, "")
 
     def partitions(self) -> list[TopicPartition]:
         """Partitions that are followed."""
@@ -100,7 +109,7 @@ class LogTail:
                     break
 
     def skip_if_behind(self) -> dict[TopicPartition, int]:
-        """Go to the end of each partition that is too far behind.
+        """Go to the end of each partition that is too far behind; session events are all read.
 
         Returns:
             Where reading went on after records were left out since the last call, for this or
@@ -109,6 +118,8 @@ class LogTail:
         limit_ms = self._clock_ms() - self._lag_ms_max
         for partition, place in self._places.items():
             if place.batch is None or place.batch.log_times_ms[place.index] >= limit_ms:
+                continue
+            if partition.stream is Stream.SESSIONS:
                 continue
             self._jump(partition, place, self._log.bounds(partition).end)
         jumps, self._jumps = self._jumps, {}

@@ -5,6 +5,8 @@ from typing import Any, Final
 
 import msgspec
 
+from tickhouse.dashboard.quotes import Quote
+from tickhouse.model.calendar import is_always_open
 from tickhouse.model.symbols import is_symbol
 
 SYMBOLS_MAX: Final = 20_000
@@ -19,7 +21,11 @@ class MarketRow(msgspec.Struct, frozen=True):
         reference_is: "close" (previous session's), "open" (first price of this one) or "".
         last_ms: event time of the last price, UNIX milliseconds UTC.
         session_date: ISO date of the exchange session.
-        source: mode and payload kind of its trades (`Envelope.src`).
+        source: mode and payload kind of its last price (`Envelope.src`).
+        price_from: "trade", "quote" or "".
+        disagreements: figures of the source's quote that ours contradict, joined by a comma.
+        missing_s: seconds of the session that no gap filling brought back.
+        is_complete: nothing of the session is known to be missing.
     """
 
     symbol: str
@@ -36,6 +42,10 @@ class MarketRow(msgspec.Struct, frozen=True):
     volume: float
     dollar_volume: float
     source: str
+    price_from: str = "trade"
+    disagreements: str = ""
+    missing_s: float = 0.0
+    is_complete: bool = True
 
 
 class Mover(msgspec.Struct, frozen=True):
@@ -46,7 +56,14 @@ class Mover(msgspec.Struct, frozen=True):
 
 
 class Kpi(msgspec.Struct, frozen=True):
-    """The row of figures over the page: totals as of gold, movers and breadth as of now."""
+    """The row of figures over the page: totals as of gold, movers and breadth as of now.
+
+    Attributes:
+        quoted: symbols whose last price is a quote, as of gold.
+        incomplete: symbols of whose session something is missing.
+        missing_s: seconds missing of the one that misses most.
+        disagreeing: symbols of whose figures the source's quote says otherwise.
+    """
 
     session_date: str
     symbols: int
@@ -58,15 +75,32 @@ class Kpi(msgspec.Struct, frozen=True):
     advancers: int
     decliners: int
     unchanged: int
+    quoted: int = 0
+    incomplete: int = 0
+    missing_s: float = 0.0
+    disagreeing: int = 0
 
 
 class Universe:
-    """Rows are only ever added, so a row's number means the same symbol until the server ends."""
+    """Rows are only ever added, so a row's number means the same symbol until the server ends.
+
+    Attributes:
+        symbols, prices, times_ms: symbol, last price and its time by the source, by row.
+        price_from: "trade" or "quote" ("" without a price), by row.
+        heard_ms: receipt of the newest trade, UNIX milliseconds, by row; set by who reads trades.
+        always_open: whether the symbol trades around the clock, by row.
+        quotes: newest quote received, by row's number.
+        refused: names that were no symbols, or too many.
+    """
 
     def __init__(self) -> None:
         self.symbols: list[str] = []
         self.prices: list[float | None] = []
         self.times_ms: list[int] = []
+        self.price_from: list[str] = []
+        self.heard_ms: list[int] = []
+        self.always_open: list[bool] = []
+        self.quotes: dict[int, Quote] = {}
         self._numbers: dict[str, int] = {}
         self._gold: dict[str, MarketRow] = {}
         self._changed: set[int] = set()
@@ -85,24 +119,42 @@ class Universe:
             return None
         self.prices.append(None)
         self.times_ms.append(0)
+        self.price_from.append("")
+        self.heard_ms.append(0)
+        self.always_open.append(is_always_open(symbol))
         self.symbols.append(symbol)
         self._numbers[symbol] = len(self.symbols) - 1
         return len(self.symbols) - 1
 
-    def price(self, number: int, price: float, at_ms: int) -> None:
+    def price(self, number: int, price: float, at_ms: int, price_from: str = "trade") -> None:
         """Take a last price unless a later one is known."""
         if at_ms >= self.times_ms[number]:
             self.times_ms[number] = at_ms
+            self.price_from[number] = price_from
             if price != self.prices[number]:
                 self.prices[number] = price
                 self._changed.add(number)
+
+    def quote(self, quote: Quote, *, is_stale: bool) -> None:
+        """Take a polled quote: it is a price unless it is stale or a trade is as new."""
+        number = self.number(quote.symbol)
+        if number is None:
+            return
+        self.quotes[number] = quote
+        at_ms = self.times_ms[number]
+        is_newer = quote.quoted_ms > at_ms
+        is_newer = is_newer or (quote.quoted_ms == at_ms and self.price_from[number] == "quote")
+        if is_newer and not is_stale:
+            self.price(number, quote.price, quote.quoted_ms, "quote")
 
     def take_gold(self, rows: Sequence[MarketRow]) -> None:
         """Take gold's facts of all symbols, and its prices where ours are older."""
         for row in rows:
             number = self.number(row.symbol)
-            if number is not None and row.last_price is not None:
-                self.price(number, row.last_price, row.last_ms)
+            if number is None or row.last_price is None:
+                continue
+            if self.prices[number] is None or row.last_ms > self.times_ms[number]:
+                self.price(number, row.last_price, row.last_ms, row.price_from)
         self._gold = {row.symbol: row for row in rows}
 
     def take_changed(self) -> list[int]:
@@ -160,6 +212,9 @@ class Universe:
             "volume": column(lambda row: row.volume, 0.0),
             "dollar_volume": column(lambda row: row.dollar_volume, 0.0),
             "source": column(lambda row: row.source, ""),
+            "disagreements": column(lambda row: row.disagreements, ""),
+            "missing_s": column(lambda row: row.missing_s, 0.0),
+            "is_complete": column(lambda row: row.is_complete, missing=True),
         }
 
     def kpi(self) -> Kpi | None:
@@ -185,4 +240,8 @@ class Universe:
             advancers=sum(mover.value > 0 for mover in changes),
             decliners=sum(mover.value < 0 for mover in changes),
             unchanged=sum(mover.value == 0 for mover in changes),
+            quoted=sum(row.price_from == "quote" for row in rows),
+            incomplete=sum(not row.is_complete for row in rows),
+            missing_s=max(row.missing_s for row in rows),
+            disagreeing=sum(bool(row.disagreements) for row in rows),
         )

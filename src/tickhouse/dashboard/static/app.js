@@ -2,7 +2,7 @@
 
 import { getPipeline, getSnapshot } from "./api/rest.js";
 import { LiveSocket } from "./api/socket.js";
-import { connectionState } from "./model/connection.js";
+import { connectionState, STALE_MS } from "./model/connection.js";
 import { Market } from "./model/market.js";
 import { Chart, INTERVALS } from "./views/chart.js";
 import { byId, cover } from "./views/dom.js";
@@ -29,6 +29,7 @@ const state = {
   connection: /** @type {{state: import("./model/connection.js").State, reason: string}} */ ({ state: "connecting", reason: "" }),
   snapshotAt: -Infinity,
   snapshotGold: null,
+  gapMark: "",
   isFetching: false,
   resyncs: 0,
 };
@@ -74,12 +75,16 @@ function takeHeartbeat(hb) {
   const isDue = performance.now() - state.snapshotAt >= SNAPSHOT_EVERY_MS;
   if (isDue && (hb.gold !== state.snapshotGold || market.size === 0)) void loadSnapshot();
   if (!state.kpi) kpiRow.show(null, hb);
+  const gapMark = String(hb.gap_mark);
+  if (state.gapMark !== gapMark && state.gapMark !== "") chart.loadGaps();
+  state.gapMark = gapMark;
   showConnection();
 }
 
 /** @param {any} frame */
 function takePrices(frame) {
   const known = market.apply(frame.i, frame.p);
+  if (frame.s) watchlist.stand(market.applyStandings(frame.s));
   if (frame.size > market.size && !state.isFetching) void loadSnapshot();
   watchlist.update(known);
   map.draw();
@@ -175,8 +180,11 @@ function showConnection() {
     silenceMs: now - state.frameAt,
     isKnown: hb !== null,
     hasTick: tickAgeMs !== null,
-    hasEnded: hb !== null && hb.connections === 0 && hb.closed !== null,
+    hasEnded: hb !== null && hb.ended,
+    isLost: hb !== null && hb.lost !== null,
+    word: hb?.word ?? "",
     tickAgeMs: tickAgeMs ?? 0,
+    limitMs: hb?.stale_ms ?? STALE_MS,
   });
   topBar.show({ ...state.connection, hb, tickAgeMs, tickAtMs: hb?.tick_ms ?? null, nowMs: Date.now() });
   if (before !== state.connection.state) lane.show(state.pipeline, state.connection.state);
@@ -220,6 +228,8 @@ Object.defineProperty(window, "__tickhouse", {
     get mapCells() {
       return map.cells.map(({ item, rect }) => ({ symbol: item.symbol, sector: item.sector, ...rect, change: market.change(item.number), price: market.columns.price[item.number] }));
     },
+    get gaps() { return structuredClone(chart.shading.slots.map(({ time, gap }) => ({ time, name: gap.name, filledBy: gap.filled_by }))); },
+    get standings() { return Object.fromEntries(market.columns.symbol.map((symbol, number) => [symbol, structuredClone(market.standing(number))])); },
     get kpi() { return structuredClone(state.kpi); },
     get heartbeat() { return structuredClone(state.hb); },
     get seq() { return Object.fromEntries(socket.sequence); },

@@ -27,3 +27,13 @@ export function getCandles(symbol, interval, limit, signal) {
   const path = symbol.split("/").map(encodeURIComponent).join("/");
   return getJson(`/api/v1/candles/${path}?interval=${interval}&limit=${limit}`, { signal });
 }
+
+/**
+ * @param {string} symbol
+ * @param {number} fromS UNIX seconds
+ * @param {AbortSignal} signal
+ * @returns {Promise<{gaps: import("../model/gaps.js").Gap[]}>}
+ */
+export function getGaps(symbol, fromS, signal) {
+  return getJson(`/api/v1/gaps?symbol=${encodeURIComponent(symbol)}&from=${Math.max(Math.floor(fromS), 0)}`, { signal });
+}

@@ -1,5 +1,7 @@
 // The market by columns, as the server sends it; row numbers never change their symbol.
 
+import { UNKNOWN } from "./standing.js";
+
 /**
  * @typedef {object} Columns
  * @property {string[]} symbol @property {string[]} name @property {string[]} sector
@@ -7,12 +9,15 @@
  * @property {(number|null)[]} reference @property {string[]} reference_is
  * @property {(number|null)[]} price @property {number[]} at_ms @property {number[]} trades
  * @property {number[]} volume @property {number[]} dollar_volume @property {string[]} source
+ * @property {string[]} disagreements @property {number[]} missing_s @property {boolean[]} is_complete
+ * @property {import("./standing.js").Standing[]} standing
  */
 
 /** @type {Columns} */
 const EMPTY = {
   symbol: [], name: [], sector: [], industry: [], market_cap: [], reference: [], reference_is: [],
-  price: [], at_ms: [], trades: [], volume: [], dollar_volume: [], source: [],
+  price: [], at_ms: [], trades: [], volume: [], dollar_volume: [], source: [], disagreements: [],
+  missing_s: [], is_complete: [], standing: [],
 };
 
 export class Market {
@@ -45,6 +50,21 @@ export class Market {
       known.push(row);
     });
     return known;
+  }
+
+  /**
+   * @param {[number, ...import("./standing.js").Standing][]} told row and its standing
+   * @returns {number[]} the rows that are known here
+   */
+  applyStandings(told) {
+    const known = told.filter(([row]) => row < this.size);
+    for (const [row, ...standing] of known) this.columns.standing[row] = standing;
+    return known.map(([row]) => row);
+  }
+
+  /** @param {number | undefined} row */
+  standing(row) {
+    return (row === undefined ? undefined : this.columns.standing[row]) ?? UNKNOWN;
   }
 
   /** @param {number} row */

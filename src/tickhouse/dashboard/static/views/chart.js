@@ -3,11 +3,14 @@
 import { CandlestickSeries, ColorType, createChart, CrosshairMode, HistogramSeries, LineStyle } from "../vendor/lightweight-charts.standalone.production.mjs";
 import { getCandles } from "../api/rest.js";
 import { Bars } from "../model/bars.js";
-import { decimals, direction, formatCount, formatDateTime, formatPercent, formatPrice, formatShort } from "../model/format.js";
+import { decimals, direction, formatCount, formatDateTime, formatDuration, formatPercent, formatPrice, formatShort } from "../model/format.js";
+import { coverageText, sourceText, wordText } from "../model/standing.js";
 import { byId, cover, cssValue, make, segments, setText } from "./dom.js";
+import { GapShading } from "./gaps.js";
 
 /** @type {[string, string][]} */
 export const INTERVALS = [["1s", "1s"], ["1m", "1m"], ["5m", "5m"], ["1h", "1h"]];
+const STEP_S = { "1s": 1, "1m": 60, "5m": 300, "1h": 3600 };
 const HISTORY = 600;
 const RETRY_MS = 3_000;
 const VISIBLE_BARS = 110;
@@ -36,12 +39,13 @@ export class Chart {
     this.showInterval = segments(byId("intervals"), INTERVALS, onInterval);
     this.note = byId("chart-note");
     this.chart = createChart(byId("chart"), { autoSize: true, layout: { attributionLogo: true } });
+    this.shading = new GapShading(this.chart, () => this.showGaps());
     this.candles = this.chart.addSeries(CandlestickSeries, {}, 0);
     this.price = this.candles.createPriceLine({ price: 0, lineStyle: LineStyle.Dotted, lineVisible: false, axisLabelVisible: false });
     this.volume = this.chart.addSeries(HistogramSeries, { priceFormat: { type: "volume" }, lastValueVisible: false, priceLineVisible: false }, 1);
     this.chart.panes()[0].setStretchFactor(4);
     this.chart.panes()[1].setStretchFactor(1);
-    this.chart.subscribeCrosshairMove((event) => this.hover(event.time));
+    this.chart.subscribeCrosshairMove((event) => this.hover(event.time, event.point));
     matchMedia("(prefers-color-scheme: light)").addEventListener("change", () => this.theme());
     this.theme();
   }
@@ -61,6 +65,7 @@ export class Chart {
       upColor: this.colors.up, downColor: this.colors.down, wickUpColor: this.colors.up, wickDownColor: this.colors.down,
       borderUpColor: this.colors.up, borderDownColor: this.colors.down, lastValueVisible: false, priceLineVisible: false,
     });
+    this.shading.show();
     if (this.isLoaded) this.draw();
   }
 
@@ -72,6 +77,7 @@ export class Chart {
     this.bars.replace([]);
     this.hovered = null;
     this.note.hidden = true;
+    this.shading.clear(symbol, STEP_S[/** @type {keyof typeof STEP_S} */ (interval)]);
     this.legend();
     this.chart.applyOptions({ timeScale: { secondsVisible: interval === "1s" } });
     await this.load(true);
@@ -97,6 +103,7 @@ export class Chart {
       this.isLoaded = true;
       this.draw(isNew);
       this.coverIfEmpty();
+      this.loadGaps();
     } catch (error) {
       if (request.signal.aborted || this.request !== request) return;
       this.isLoaded = true;
@@ -108,10 +115,27 @@ export class Chart {
     }
   }
 
+  /** Ask for the gaps of what is shown. */
+  loadGaps() {
+    void this.shading.load(this.bars.rows[0]?.[0]);
+  }
+
+  showGaps() {
+    this.shading.show();
+    this.legend();
+  }
+
   coverIfEmpty() {
     if (this.hasFailed) return;
+    if (this.bars.rows.length) return cover("chart", null);
+    const standing = this.market.standing(this.market.numbers.get(this.symbol));
+    const [, , channel] = standing;
+    if (channel === "polling" || channel === "none") {
+      const text = `${this.symbol} is ${coverageText(standing)}. Candles are made of trades alone.`;
+      return cover("chart", { title: "No candles", text });
+    }
     const text = `No bars of ${this.symbol} in published gold yet. They appear with the first trades.`;
-    cover("chart", this.bars.rows.length ? null : { title: "Waiting for the first tick", text, isBusy: true });
+    cover("chart", { title: "Waiting for the first tick", text, isBusy: true });
   }
 
   /** @param {{bars: Row[], note: string}} frame */
@@ -139,7 +163,9 @@ export class Chart {
     this.candles.applyOptions({ priceFormat: { type: "price", precision: places, minMove: 10 ** -places } });
     this.candles.setData(rows.map((row, i) => this.candle(row, i === rows.length - 1)));
     this.volume.setData(rows.map((row) => this.volumeBar(row)));
-    if (isNew || !range) this.chart.timeScale().setVisibleLogicalRange({ from: Math.max(rows.length - VISIBLE_BARS, -20), to: rows.length + 5 });
+    const starts = new Set(rows.map(([start]) => start));
+    const slotCount = rows.length + this.shading.slots.filter(({ time }) => !starts.has(time)).length;
+    if (isNew || !range) this.chart.timeScale().setVisibleLogicalRange({ from: Math.max(slotCount - VISIBLE_BARS, -20), to: slotCount + 5 });
     else this.chart.timeScale().setVisibleLogicalRange(range);
     this.legend();
   }
@@ -167,8 +193,9 @@ export class Chart {
     return { time, value: volume, color: `${color}8c` };
   }
 
-  /** @param {any} time */
-  hover(time) {
+  /** @param {any} time @param {{x: number, y: number} | undefined} point */
+  hover(time, point) {
+    this.shading.hover(time, point);
     const at = time === undefined ? -1 : this.bars.position(time);
     this.hovered = at >= 0 && this.bars.rows[at]?.[0] === time ? this.bars.rows[at] : null;
     this.legend();
@@ -195,6 +222,7 @@ export class Chart {
       ...values.map(([name, text]) => make("span", { text: name }, [make("b", { class: way, text })])),
       make("span", { text: "Vol" }, [make("b", { text: formatShort(volume) })]),
       make("span", { text: "Trades" }, [make("b", { text: formatCount(count) })]),
+      ...(this.shading.at(time)?.filled_by === null ? [make("span", { class: "incomplete", text: "incomplete" })] : []),
     );
   }
 
@@ -212,11 +240,31 @@ export class Chart {
     setText(element, change === null ? "" : `${difference}(${formatPercent(change)})${since}`);
     element.className = `quote-change ${direction(change)}`;
     setText(byId("chart-name"), number === undefined ? "" : columns.name[number]);
-    const tag = byId("chart-tag");
-    const source = number === undefined ? "" : columns.source[number];
-    tag.hidden = source === "";
-    setText(tag, source);
+    this.stand(number);
     const last = this.bars.last;
     setText(byId("chart-summary"), last ? `${this.symbol}, ${this.interval} candles. Last price ${formatPrice(price)}, change ${formatPercent(change)}.` : "");
+  }
+
+  /** Where the price is from, what it is worth, and whether the day is whole. @param {number | undefined} number */
+  stand(number) {
+    const standing = this.market.standing(number);
+    const columns = this.market.columns;
+    const tag = byId("chart-tag");
+    const source = number === undefined ? "" : columns.source[number];
+    const from = sourceText(standing) || source;
+    tag.hidden = from === "";
+    setText(tag, from);
+    const disagrees = number === undefined ? "" : columns.disagreements[number];
+    tag.title = [source, disagrees && `the source says otherwise of: ${disagrees}`].filter(Boolean).join("; ");
+    tag.classList.toggle("warn", disagrees !== "");
+    const word = byId("quote-word");
+    word.dataset.word = standing[0];
+    const covered = coverageText(standing);
+    setText(word, [wordText(standing, Date.now()), covered].filter(Boolean).join(" · "));
+    byId("quote-price").classList.toggle("is-stale", standing[0] === "stale");
+    const incomplete = byId("chart-incomplete");
+    const missing = number === undefined ? 0 : columns.missing_s[number];
+    incomplete.hidden = number === undefined || columns.is_complete[number] !== false;
+    setText(incomplete, `incomplete${missing ? `: ${formatDuration(missing * 1000)} missing` : ""}`);
   }
 }

@@ -36,8 +36,11 @@ export class KpiRow {
   /** @param {any} kpi @param {any} hb */
   show(kpi, hb) {
     if (kpi) {
-      this.text("trades", formatCount(kpi.trades), `${formatCount(kpi.symbols)} symbols · session ${kpi.session_date}`);
-      this.text("turnover", `$${formatShort(kpi.dollar_volume)}`, "sum of price × size");
+      const gap = kpi.incomplete ? `incomplete: ${kpi.missing_s ? `${formatDuration(kpi.missing_s * 1000)} missing` : "gaps"} · ` : "";
+      this.text("trades", formatCount(kpi.trades), `${gap}${counted(kpi.symbols, "symbol")} · session ${kpi.session_date}`);
+      const isTraded = kpi.dollar_volume > 0 || kpi.quoted === 0;
+      this.text("turnover", isTraded ? `$${formatShort(kpi.dollar_volume)}` : "–", kpi.quoted ? `${counted(kpi.quoted, "symbol")} by quotes, no volume` : gap ? "incomplete: sum of what was received" : "sum of price × size");
+      for (const name of ["trades", "turnover"]) this.cards[name].note.classList.toggle("incomplete", gap !== "");
       this.symbols("active", [[kpi.most_active, ""]]);
       this.cards.active.note.textContent = kpi.most_active ? `$${formatShort(kpi.most_active.value)} traded` : "";
       this.symbols("movers", [[kpi.gainer, direction(kpi.gainer?.value)], [kpi.loser, direction(kpi.loser?.value)]]);
@@ -54,6 +57,7 @@ export class KpiRow {
   text(name, value, note) {
     setText(this.cards[name].value, value);
     setText(this.cards[name].note, note);
+    this.cards[name].note.title = note;
   }
 
   /** @param {string} name @param {[any, string][]} movers */

@@ -1,6 +1,7 @@
 // The stage lane: feed → record → land → load → build → serve, and the last audit beside it.
 
 import { counted, formatCount, formatDuration, formatShort } from "../model/format.js";
+import { coverageSum } from "../model/standing.js";
 import { byId, make } from "./dom.js";
 
 /** What each stage says in its first and second line, from the facts of its status file. */
@@ -44,14 +45,37 @@ const head = (name, state) => make("span", { class: "stage-head" }, [make("i", {
 /** @param {any} feedFacts @param {string} state */
 function feed(feedFacts, state) {
   const isOpen = feedFacts.connections > 0;
-  const health = isOpen ? (state === "live" ? "good" : "warn") : feedFacts.closed ? "warn" : "";
-  const label = isOpen ? `${feedFacts.connections} open` : (feedFacts.closed ?? "no session yet");
-  const gaps = feedFacts.gaps ? `${counted(feedFacts.gaps, "gap")}, last: ${feedFacts.last_gap}` : "no gap recorded";
-  return make("li", { class: "stage", "data-stage": "feed", "data-health": health }, [
+  const isWell = isOpen && !feedFacts.lost && (state === "live" || state === "closed");
+  const health = isWell ? "good" : isOpen || feedFacts.closed ? "warn" : "";
+  const label = linksText(feedFacts);
+  const rate = feedFacts.rate === null ? "– trades/s" : `${formatCount(feedFacts.rate)} trades/s`;
+  const first = [rate, coverageSum(feedFacts.coverage)].filter(Boolean).join(" · ");
+  const second = gapsText(feedFacts);
+  return make("li", { class: "stage", "data-stage": "feed", "data-health": feedFacts.gaps && health === "good" ? "warn" : health }, [
     head("feed", label),
-    make("span", { class: "stage-fact", text: `${formatCount(feedFacts.rate)} trades/s` }),
-    make("span", { class: "stage-sub", text: gaps, title: gaps }),
+    make("span", { class: "stage-fact", text: first, title: first }),
+    make("span", { class: "stage-sub", text: second, title: second }),
   ]);
+}
+
+/** What is connected: a filler of gaps is not worth a word while it works. @param {any} facts */
+function linksText(facts) {
+  const links = facts.links ?? [];
+  if (!links.length) return "no session yet";
+  if (facts.connections === 0) return facts.closed ?? "closed";
+  const streams = links.filter((/** @type {any} */ link) => link.role === "stream");
+  if (streams.length) return `${facts.connections} of ${streams.length} open`;
+  const parts = links.filter((/** @type {any} */ link) => link.role !== "filler" || !link.is_open);
+  const isWell = parts.every((/** @type {any} */ link) => link.is_open);
+  const names = parts.map((/** @type {any} */ link) => (link.is_open ? link.role : `${link.role} closed: ${link.closed}`));
+  return `${names.join(isWell ? " and " : ", ")}${isWell ? " open" : ""}`;
+}
+
+/** @param {any} facts */
+function gapsText(facts) {
+  const filled = facts.gaps_filled ? `${formatCount(facts.gaps_filled)} filled` : "";
+  if (!facts.gaps) return filled ? `no gap open, ${filled}` : "no gap recorded";
+  return `${counted(facts.gaps, "gap")}${filled ? ` (${filled})` : ""}, last: ${facts.last_gap}`;
 }
 
 /** What a stage complains of, "" if of nothing. @param {any} facts */

@@ -2,10 +2,12 @@
 
 import { changeColor, fittingLimit } from "../model/colors.js";
 import { direction, formatPercent, formatPrice, formatShort, shortSymbol } from "../model/format.js";
+import { sourceText, wordText } from "../model/standing.js";
 import { layoutMarket } from "../model/treemap.js";
 import { byId, cssValue, make, segments, setText } from "./dom.js";
 
 const HEADER = 17;
+const STALE_ALPHA = 0.4;
 const TABLE_ROWS = 500;
 const WIDTHS_MAX = 5_000;
 
@@ -163,8 +165,15 @@ export class MarketMap {
     const { context } = this;
     const change = this.market.change(item.number);
     const [x, y, w, h] = [rect.x + 0.5, rect.y + 0.5, Math.max(rect.w - 1, 0.4), Math.max(rect.h - 1, 0.4)];
+    const isStale = this.market.standing(item.number)[0] === "stale";
+    if (isStale) {
+      context.fillStyle = changeColor(null, this.limit);
+      context.fillRect(x, y, w, h);
+    }
+    context.globalAlpha = isStale ? STALE_ALPHA : 1;
     context.fillStyle = changeColor(change, this.limit);
     context.fillRect(x, y, w, h);
+    context.globalAlpha = 1;
     if (w < 22 || h < 12) return;
     const label = shortSymbol(item.symbol);
     const text = formatPercent(change);
@@ -212,11 +221,13 @@ export class MarketMap {
     const { columns } = this.market;
     const n = cell.item.number;
     const change = this.market.change(n);
+    const standing = this.market.standing(n);
     const facts = [
       ["Last", formatPrice(columns.price[n]), ""],
       ["Change", formatPercent(change), direction(change)],
       ["Market cap", columns.market_cap[n] === null ? "–" : `$${formatShort(columns.market_cap[n])}`, ""],
       ["Turnover", `$${formatShort(columns.dollar_volume[n])}`, ""],
+      ...[["Price from", sourceText(standing), ""], ["State", wordText(standing, Date.now()), ""]].filter(([, text]) => text),
     ];
     this.tooltip.replaceChildren(
       make("strong", { text: cell.item.symbol }),

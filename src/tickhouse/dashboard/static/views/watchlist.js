@@ -1,12 +1,13 @@
 // The symbols: searched, sorted, chosen; rows are updated in place, four times a second at most.
 
 import { direction, formatCount, formatPercent, formatPrice, shortSymbol, venueOf } from "../model/format.js";
+import { markOf } from "../model/standing.js";
 import { byId, make, setText } from "./dom.js";
 
 const ROWS_MAX = 250;
 const FLASH_MS = 700;
 
-/** @typedef {{element: HTMLElement, price: HTMLElement, change: HTMLElement, last: number | null, flashedAt: number}} Row */
+/** @typedef {{element: HTMLElement, mark: HTMLElement, price: HTMLElement, change: HTMLElement, last: number | null, flashedAt: number}} Row */
 
 export class Watchlist {
   /**
@@ -99,6 +100,7 @@ export class Watchlist {
     else this.list.replaceChildren(make("p", { class: "watch-empty", text: wanted ? `No symbol matches “${this.search.value.trim()}”` : "No symbols yet" }));
     setText(this.count, this.market.size ? `${formatCount(found.length)}${wanted ? ` of ${formatCount(this.market.size)}` : ""}` : "");
     this.update(this.order, false);
+    this.stand(this.order);
     this.mark();
   }
 
@@ -118,17 +120,32 @@ export class Watchlist {
       const { symbol, name } = this.market.columns;
       const price = make("span", { class: "price" });
       const change = make("span", { class: "change" });
-      const element = make("div", { class: "row", role: "option", "aria-selected": "false", id: `row-${number}`, "data-symbol": symbol[number], title: name[number] || symbol[number] }, [this.label(symbol[number]), price, change]);
-      row = { element, price, change, last: null, flashedAt: 0 };
+      const mark = make("span", { class: "mark" });
+      const element = make("div", { class: "row", role: "option", "aria-selected": "false", id: `row-${number}`, "data-symbol": symbol[number], title: name[number] || symbol[number] }, [this.label(symbol[number], mark), price, change]);
+      row = { element, mark, price, change, last: null, flashedAt: 0 };
       this.rows.set(number, row);
     }
     return row;
   }
 
-  /** @param {string} symbol */
-  label(symbol) {
+  /** @param {string} symbol @param {HTMLElement} mark */
+  label(symbol, mark) {
     const venue = venueOf(symbol);
-    return make("b", { text: shortSymbol(symbol) }, venue ? [make("span", { class: "venue", text: venue })] : []);
+    return make("b", { text: shortSymbol(symbol) }, [mark, ...(venue ? [make("span", { class: "venue", text: venue })] : [])]);
+  }
+
+  /** What the price alone does not say: stale, quiet, polled. @param {number[]} numbers */
+  stand(numbers) {
+    const now = Date.now();
+    for (const number of numbers) {
+      const row = this.rows.get(number);
+      if (!row) continue;
+      const { kind, text, title } = markOf(this.market.standing(number), now);
+      row.element.dataset.mark = kind;
+      setText(row.mark, text);
+      const { symbol, name } = this.market.columns;
+      row.element.title = [name[number] || symbol[number], title].filter(Boolean).join(" · ");
+    }
   }
 
   /** @param {number[]} numbers rows whose price changed @param {boolean} [isLive] */
