@@ -14,7 +14,7 @@ from servers.finnhub.record import Record
 
 TOLERANCE_S = 6.0
 SHORT = Plan(seed=3, symbols=8, rate=20, hours=0.35, speed=60, pause_s=8)
-DAY = Plan(seed=11, symbols=50, rate=20, begins_h=-5.5, hours=16, speed=300, times=20, pause_s=45)
+DAY = Plan(seed=11, symbols=50, rate=20, begins_h=-5.5, hours=16, speed=240, times=20, pause_s=45)
 
 
 class Recorded:
