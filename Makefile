@@ -54,6 +54,7 @@ bench: setup-dev ## Measure; results and how to read them: benchmarks/README.md
 	$(BIN)/python -m benchmarks.history
 	$(BIN)/python -m benchmarks.tutorial
 	$(BIN)/python -m benchmarks.simulator
+	$(BIN)/python -m benchmarks.feeds
 
 prove-road: setup ## Real trades, 20 random kills, audit, rebuild: one JSON line (<= 2 minutes)
 	@$(BIN)/python -m proofs.road

@@ -15,7 +15,7 @@ import statistics
 import struct
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -104,7 +104,7 @@ def _run_pusher(pusher: Pusher, pipe: Connection) -> None:
 
 
 @contextmanager
-def serving(messages: Sequence[bytes], total: int, rate: float | None) -> Iterator[str]:
+def serving(messages: Sequence[bytes], total: int, rate: float | None) -> Generator[str]:
     """A pusher in a process of its own; its address."""
     ours, theirs = multiprocessing.Pipe()
     process = multiprocessing.get_context("spawn").Process(
@@ -158,6 +158,7 @@ async def record(url: str, log: SqliteLog, total: int, seconds: float | None = N
     stop = asyncio.Event()
     running = asyncio.create_task(recorder.run(stop))
     started: float | None = None
+    before = 0
     ends = None if seconds is None else time.perf_counter() + seconds
     while recorder.frames < total and (ends is None or time.perf_counter() < ends):
         await asyncio.sleep(0.002 if seconds is None else 0.5)
@@ -188,6 +189,7 @@ def throughput(total: int, rounds: int) -> None:
             "trades_a_frame": FRAME_TRADES,
             "bare_frames_s": [round(rate) for rate in bares],
             "recorded_frames_s": [round(rate) for rate in ours],
+            "ratio_each_round": [round(own / its, 2) for own, its in zip(ours, bares, strict=True)],
             "ratio": round(statistics.median(ours) / statistics.median(bares), 2),
         },
     )

@@ -70,6 +70,30 @@ def test_any_payload_comes_back_from_its_envelope(payloads: list[bytes]) -> None
         assert kept == payload
 
 
+PAYLOADS = [
+    b"1",
+    b'{"s":"A"}',
+    b"",
+    b"not json",
+    b'{"a":"\xff"}',
+    b"[1,\n2]",
+    b"[1]\r",
+    '"é"'.encode(),
+]
+
+
+@given(st.lists(st.sampled_from(PAYLOADS), max_size=5))
+def test_a_payload_is_wrapped_the_same_whatever_came_with_it(payloads: list[bytes]) -> None:
+    alone = [
+        encode_frames([payload], source="s", session="x", first_seq=seq, received_at_ns=17)[0]
+        for seq, payload in enumerate(payloads)
+    ]
+
+    assert encode_frames(payloads, source="s", session="x", first_seq=0, received_at_ns=17) == alone
+    for payload, frame in zip(payloads, alone, strict=True):
+        assert (b'"raw":' in frame) == is_strict_json_line(payload)
+
+
 @given(st.recursive(st.none() | st.booleans() | st.floats() | st.text(), st.lists, max_leaves=9))
 def test_strict_json_agrees_with_the_standard_library(value: object) -> None:
     text = json.dumps(value)

@@ -1,21 +1,23 @@
 """A disk that is nearly full: pollers wait, sockets are shed with one gap, all goes on after it."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+import json
+from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 
 import pytest
 
+from support.fake_time import FakeTime
 from support.feeds import ListFeed
 from tickhouse.clock import ScaledClock
-from tickhouse.errors import FeedClosedError
-from tickhouse.model.frame import decode_envelope
+from tickhouse.errors import RefusedError
+from tickhouse.model.frame import FRAME_BYTES_MAX, decode_envelope, encode_frames
 from tickhouse.model.positions import Stream, TopicPartition
 from tickhouse.model.session import Coverage, Gap, Remote, SessionEvent, decode_event
 from tickhouse.source.feed import Arrivals, Delivery
-from tickhouse.stream.history import STEP, LogHistory
+from tickhouse.stream.log import Append
 from tickhouse.stream.recorder import Recorder
-from tickhouse.stream.shedding import FreeSpace
+from tickhouse.stream.shedding import CHECK_S, FreeSpace, runs_of_numbers
 from tickhouse.stream.sqlite import SqliteLog
 
 CLOCK = ScaledClock(100, start_ns=1_700_000_000 * 10**9)
@@ -156,64 +158,161 @@ def test_what_the_server_said_and_coverage_are_recorded(tmp_path: Path) -> None:
     assert found == told
 
 
-@pytest.mark.parametrize("count", [1, STEP, STEP + 1, 3 * STEP + 7])
-def test_history_gives_every_frame_from_the_newest_back(tmp_path: Path, count: int) -> None:
-    log = SqliteLog(tmp_path / "log.db")
-    feed = ListFeed([b'{"n":%d}' % n for n in range(count)], batch=100)
-    asyncio.run(Recorder(feed, log, commit_ms=1).run(asyncio.Event()))
-    history = [envelope.seq for envelope in LogHistory(log).frames(Stream.TRADES, 0)]
-    first_event = next(iter(LogHistory(log).events(0)))
-    log.close()
+class RefusingLog(SqliteLog):
+    """Takes nothing until told to."""
 
-    assert history == [*reversed(range(count))]
-    assert type(first_event[1]).__name__ == "Closed"
+    refuses = True
+
+    def append(self, appends: Sequence[Append]) -> list[int]:
+        if self.refuses:
+            raise RefusedError("disk full")
+        return super().append(appends)
 
 
-def test_history_ends_where_the_log_was_trimmed(tmp_path: Path) -> None:
-    log = SqliteLog(tmp_path / "log.db")
-    feed = ListFeed([b'{"n":%d}' % n for n in range(1000)], batch=50, pause_every=50)
-    asyncio.run(Recorder(feed, log, commit_ms=1).run(asyncio.Event()))
-    begin = log.trim(TopicPartition(Stream.TRADES, 0), 700)
-    history = [envelope.seq for envelope in LogHistory(log).frames(Stream.TRADES, 0)]
-    log.close()
+class Lines:
+    """What was logged."""
 
-    assert begin > 0
-    assert history == [*reversed(range(begin, 1000))]
+    def __init__(self) -> None:
+        self.events: list[str] = []
 
+    def __getattr__(self, level: str) -> Callable[..., None]:
+        def note(event: str, **_facts: object) -> None:
+            self.events.append(event)
 
-class DroppedFeed(ListFeed):
-    """Is dropped at once, or after a while, and notes when it was connected."""
-
-    def __init__(self, clock: ScaledClock, lives_s: Sequence[float]) -> None:
-        super().__init__([], resumes=False)
-        self.clock, self.lives_s = clock, list(lives_s)
-        self.connected_at: list[float] = []
-        self.dropped_at: list[float] = []
-
-    async def connect(self, shard: int, cursor: int) -> AsyncIterator[Delivery]:
-        self.connected_at.append(self.clock.monotonic())
-        if not self.lives_s:
-            return
-        await self.clock.sleep(self.lives_s.pop(0))
-        self.dropped_at.append(self.clock.monotonic())
-        raise FeedClosedError("dropped")
-        yield
+        return note
 
 
-def test_reconnects_back_off_and_begin_anew_after_a_minute_without_trouble(
-    tmp_path: Path,
+def test_numbers_shed_before_and_on_a_full_disk_are_in_one_gap_each(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    clock = ScaledClock(400)
-    log = SqliteLog(tmp_path / "log.db")
-    feed = DroppedFeed(clock, [0, 0, 0, 0, 0, 61, 0])
-    asyncio.run(
-        asyncio.wait_for(Recorder(feed, log, commit_ms=1, clock=clock).run(asyncio.Event()), 30)
-    )
+    monkeypatch.setattr("tickhouse.stream.recorder.RETRY_S", 0.01)
+    disk = Disk()
+    log = RefusingLog(tmp_path / "log.db")
+
+    class FullFeed(StepFeed):
+        async def connect(self, shard: int, cursor: int) -> AsyncIterator[Delivery]:
+            yield Arrivals([b"1"] * 2, 1)
+            disk.free = SHORT
+            await CLOCK.sleep(1.5)
+            yield Arrivals([b"2"] * 3, 2)
+            yield Coverage(3, "socket", ["X" * 2000], "refused meanwhile")
+            disk.free = ROOM
+            await CLOCK.sleep(1.5)
+            yield Arrivals([b"3"] * 4, 4)
+            log.refuses = False
+            yield Arrivals([b"4"], 5)
+
+    async def run() -> None:
+        recorder = Recorder(
+            FullFeed([], disk, {}, waits=False), log, commit_ms=1, buffer_bytes=1000, clock=CLOCK
+        )
+        recorder.space = FreeSpace(disk, MINIMUM, clock=CLOCK)
+        await asyncio.wait_for(recorder.run(asyncio.Event()), 20)
+        assert recorder.refused == 10 - len(numbers(log))
+
+    asyncio.run(run())
+    gaps = [event for event in events(log) if isinstance(event, Gap)]
+    named = [n for gap in gaps for n in range(gap.seq_from or 0, (gap.seq_to or 0) + 1)]
+    stored = numbers(log)
     log.close()
-    waits = [
-        connected - dropped
-        for dropped, connected in zip(feed.dropped_at, feed.connected_at[1:], strict=True)
+
+    assert {2, 3, 4} <= set(named)
+    assert sorted(named + stored) == [*range(10)]
+    assert {gap.cause.split(":")[1].strip() for gap in gaps} == {"disk nearly full", "disk full"}
+
+
+def test_a_shortage_and_its_end_are_logged_once_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    lines, time, disk = Lines(), FakeTime(), Disk()
+    monkeypatch.setattr("tickhouse.stream.shedding._log", lines)
+    free = FreeSpace(disk, MINIMUM, clock=time)
+    for disk.free in [ROOM, SHORT, SHORT, ROOM, ROOM]:
+        free.shortage()
+        time.elapsed_s += CHECK_S
+
+    assert lines.events == ["disk_nearly_full", "disk_has_room_again"]
+
+
+def test_free_space_is_looked_at_about_once_a_second() -> None:
+    time, looks = FakeTime(), list[float]()
+
+    def look() -> int:
+        looks.append(time.elapsed_s)
+        return ROOM
+
+    free = FreeSpace(look, MINIMUM, clock=time)
+    for _ in range(1000):
+        free.shortage()
+        time.elapsed_s += 0.01
+
+    assert 8 <= len(looks) <= 11
+
+
+def test_the_status_says_why_nothing_is_taken(tmp_path: Path) -> None:
+    disk, said = Disk(), list[tuple[str, object]]()
+
+    async def run() -> None:
+        log = SqliteLog(tmp_path / "log.db")
+        recorder = Recorder(
+            StepFeed(arrivals(9), disk, {4: SHORT, 8: ROOM}, waits=False),
+            log,
+            commit_ms=1,
+            clock=CLOCK,
+            report=lambda state, facts: said.append((state, facts.get("error"))),
+        )
+        recorder.space = FreeSpace(disk, MINIMUM, clock=CLOCK)
+        await asyncio.wait_for(recorder.run(asyncio.Event()), 10)
+        log.close()
+
+    disk.free = SHORT
+    asyncio.run(run())
+
+    assert ("failed", "disk nearly full: 0 MiB free, 0 MiB are kept (record_free_bytes)") in said
+    assert said[-1] == ("running", None)
+
+
+def test_an_idle_recorder_sleeps_and_still_reports(tmp_path: Path) -> None:
+    reports: list[int] = []
+
+    async def run() -> None:
+        log = SqliteLog(tmp_path / "log.db")
+        recorder = Recorder(
+            ListFeed([], waits=True),
+            log,
+            commit_ms=1,
+            report=lambda _state, facts: reports.append(len(facts)),
+        )
+        stop = asyncio.Event()
+        running = asyncio.create_task(recorder.run(stop))
+        await asyncio.sleep(2.5)
+        stop.set()
+        await running
+        log.close()
+
+    asyncio.run(run())
+
+    assert 2 <= len(reports) <= 20
+
+
+def test_an_oversize_frame_names_its_stream_and_symbol(tmp_path: Path) -> None:
+    body = json.dumps("x" * FRAME_BYTES_MAX).encode()
+    items = [Arrivals([b"1"], 1, Stream.QUOTES), Arrivals([body], 2, Stream.QUOTES, "AAPL")]
+    log = record(tmp_path / "log.db", StepFeed(items, Disk(), {}, waits=False), Disk())
+    (gap,) = [event for event in events(log) if isinstance(event, Gap)]
+    stored = numbers(log, Stream.QUOTES)
+    log.close()
+
+    assert (gap.stream, gap.seq_from, gap.seq_to, gap.symbols) == ("quotes", 1, 1, ["AAPL"])
+    assert stored == [0]
+
+
+@pytest.mark.parametrize(
+    ("given", "runs"),
+    [([], []), ([3], [(3, 1)]), ([0, 1, 2, 5, 6, 9], [(0, 3), (5, 2), (9, 1)])],
+)
+def test_runs_of_numbers_are_exact(given: list[int], runs: list[tuple[int, int]]) -> None:
+    frames = [
+        encode_frames([b"1"], source="s", session="x", first_seq=seq, received_at_ns=1)[0]
+        for seq in given
     ]
 
-    assert waits[4] >= 8
-    assert waits[5] < waits[4]
+    assert list(runs_of_numbers(frames)) == runs

@@ -94,15 +94,19 @@ def encode_frames(
     """
     head = b'%b%b","ses":"%b","seq":' % (_PREFIX, source.encode(), session.encode())
     tail = b',"rx":%d,"sym":%b,' % (received_at_ns, msgspec.json.encode(symbol))
+    together = b"".join(payloads)
+    is_plain = together.isascii() and b"\n" not in together and b"\r" not in together
+    is_raw = _is_strict_json if is_plain else is_strict_json_line
+    raw_tail = tail + b'"raw":'
     return [
-        b"%b%d%b%b}" % (head, seq, tail, _payload_field(payload))
+        b"%b%d%b%b}" % (head, seq, raw_tail, payload)
+        if is_raw(payload)
+        else b"%b%d%b%b}" % (head, seq, tail, _text_field(payload))
         for seq, payload in enumerate(payloads, first_seq)
     ]
 
 
-def _payload_field(payload: bytes) -> bytes:
-    if is_strict_json_line(payload):
-        return b'"raw":' + payload
+def _text_field(payload: bytes) -> bytes:
     try:
         text = payload.decode()
     except UnicodeDecodeError:
@@ -120,13 +124,20 @@ def is_strict_json_line(payload: bytes) -> bool:
     """
     if b"\n" in payload or b"\r" in payload:
         return False
+    if not payload.isascii():
+        try:
+            payload.decode()
+        except UnicodeDecodeError:
+            return False
+    return _is_strict_json(payload)
+
+
+def _is_strict_json(payload: bytes) -> bool:
     if payload.count(b"[") + payload.count(b"{") > DEPTH_MAX and _depth(payload) > DEPTH_MAX:
         return False
     try:
         _raw_decoder.decode(payload)
-        if not payload.isascii():
-            payload.decode()
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+    except (msgspec.DecodeError, RecursionError):
         return False
     return True
 
