@@ -35,6 +35,7 @@ from tickhouse.source.finnhub.rest import (
 )
 from tickhouse.source.options import FinnhubOptions
 from tickhouse.source.secret import Secret
+from tickhouse.stream.recorder import Recorder
 
 DATA = Path(__file__).parents[1] / "data" / "finnhub"
 OBSERVED: dict[str, Any] = json.loads((DATA / "rest_observed.json").read_text())
@@ -96,18 +97,27 @@ class Desk:
     def __init__(self, quotes: dict[str, list[Reply]]) -> None:
         self._quotes = quotes
         self.asked: Counter[str] = Counter()
+        self.answers = 0
+        self.enough: int | None = None
 
     def answer(self, request: Request) -> Reply:
+        self.answers += 1
         symbol = request.target.rpartition("symbol=")[2]
         if request.path.endswith("/quote"):
             replies = self._quotes[symbol]
             self.asked[symbol] += 1
+            if self.enough is None and self.has_given_all():
+                self.enough = self.answers
             return replies[min(self.asked[symbol], len(replies)) - 1]
         if request.path.endswith("/stock/market-status"):
             return observed("market_status_open")
         return Reply(as_json(SWAGGER["/stock/market-holiday"]["sample"]))
 
-    def is_done(self) -> bool:
+    def is_done(self, recorder: Recorder) -> bool:
+        """Whether everything was answered, and every answer is durable."""
+        return self.enough is not None and recorder.frames >= self.enough
+
+    def has_given_all(self) -> bool:
         return all(self.asked[symbol] >= len(self._quotes[symbol]) for symbol in self._quotes)
 
 
@@ -135,7 +145,7 @@ async def record_quotes(stages: Stages, quotes: dict[str, list[Reply]], start: s
     clock = ScaledClock(SPEED, start_ns=at(start))
     async with TinyServer(desk.answer) as server:
         feed = open_finnhub_rest(",".join(quotes), options(server.url), clock=clock)
-        await record_until(stages.log, feed, clock, lambda _recorder: desk.is_done())
+        await record_until(stages.log, feed, clock, desk.is_done)
 
 
 async def record_profile(stages: Stages) -> None:
