@@ -80,6 +80,7 @@ def _show_options(parser: argparse.ArgumentParser) -> None:
         "--stream", default="trades", choices=["trades", "quotes", "reference", "sessions"]
     )
     parser.add_argument("--part", type=int, help="one partition; all without it")
+    parser.add_argument("--at", type=int, metavar="N", help="the record at this log offset")
     parser.add_argument("--from-offset", type=int, metavar="N", help="from this log offset on")
     parser.add_argument("--to-offset", type=int, metavar="N", help="up to this log offset")
     parser.add_argument("--from", dest="from_time", metavar="TIME", help="from this receipt on")
@@ -301,7 +302,8 @@ def with_replay_range(settings: Settings, arguments: argparse.Namespace) -> Sett
             f"--{next(iter(given))} is for a replay; the source is {settings.source!r}."
             " Give --source replay:lake or replay:<file>"
         )
-    separator = "&" if "?" in settings.source else "?"
+    path, _, query = settings.source.rpartition("?")
+    separator = "&" if path and "=" in query else "?"
     added = "&".join(f"{name}={value}" for name, value in given.items())
     return settings.model_copy(update={"source": f"{settings.source}{separator}{added}"})
 

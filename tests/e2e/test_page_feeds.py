@@ -136,6 +136,7 @@ def test_gaps_are_shaded_and_say_what_is_missing(browser: Browser, url: str, roa
         assert re.fullmatch(r"1 gap\s*1 filled", page.text("#gap-toggle"))
         assert page.text("#chart-incomplete") == "incomplete: 5 min missing"
         assert "incomplete" in page.text('[data-kpi="trades"] .kpi-note')
+        assert "1 gap (1 filled), last: silent for 152 s" in page.text('[data-stage="feed"]')
         page.screenshot("gaps")
         page.assert_clean()
 
@@ -198,7 +199,10 @@ def test_a_gap_that_the_log_tells_of_is_shaded_without_a_reload_and_so_is_its_fi
         filled = gap(at_ms, filled_by="finnhub.tick")
         road.log.append(SESSIONS, [session_event(filled, seq=51)], at_ms=at_ms)
         page.wait(lambda: set(told(page)) == {"finnhub.tick"}, what="its filling")
-        page.wait(lambda: "no gap open, 1 filled" in page.text('[data-stage="feed"]'))
+        lane = "1 gap (2 filled), last: silent for 152 s"
+        page.wait(
+            lambda: lane in page.text('[data-stage="feed"]'), what="the open gap that is left"
+        )
         page.assert_clean()
 
 

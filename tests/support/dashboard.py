@@ -153,6 +153,7 @@ create table gaps_daily (
     session_date date, symbol varchar, stream varchar, missing_s double, is_complete boolean
 );
 """
+NO_IDS = (None, None)
 INTERVALS = {"1s": 1, "1m": 60, "5m": 300, "1h": 3600, "1d": 86_400}
 
 
@@ -233,13 +234,14 @@ class MemoryGold:
         filled_by: str | None = None,
         name: str = "g1",
         stream: str = "trades",
+        kind: str = "missed",
         ids: tuple[int, int] | None = None,
     ) -> None:
         """A gap of silver, and the day that it leaves incomplete."""
         times = [make_utc(at_ms) for at_ms in (from_ms, to_ms)]
         self.connection.execute(
-            "insert into gaps values ('missed', ?, 's1', ?, ?, ?, ?, ?, ?, ?, ?, 1)",
-            [name, stream, *times, ",".join(symbols), cause, filled_by, *(ids or (None, None))],
+            "insert into gaps values (?, ?, 's1', ?, ?, ?, ?, ?, ?, ?, ?, 1)",
+            [kind, name, stream, *times, ",".join(symbols), cause, filled_by, *(ids or NO_IDS)],
         )
         for symbol in symbols or ("",):
             missing_s = 0.0 if filled_by else (to_ms - from_ms) / 1000

@@ -120,8 +120,14 @@ def everything() -> Events:
     poller.session("p2", monday, outage, shard=1, previous="p1")
     other = Events().session("r1", T0, shard=3, feed="replay:x", closed_at=T0 + MINUTE)
     other.session("r2", T0 + 9 * MINUTE, shard=3, previous="r1")
+    other.session("q1", T0, shard=5, feed="replay:lake", closed_at=T0 + MINUTE)
+    other.add("q2", Opened(nanos(T0 + 2 * MINUTE), 5, "replay:lake", "replay", 5,
+                           PreviousSession("q1", seq=1, others=3)))  # fmt: skip
     other.session("n1", T0, shard=4, feed="binance://btcusdt", closed_at=T0 + MINUTE)
-    other.session("n2", T0 + 2 * MINUTE, shard=4, feed="binance://btcusdt,ethusdt", previous="n1")
+    unbroken = gap("n1", T0 + MINUTE, T0 + 2 * MINUTE, symbols=[], filled_by="ids")
+    other.session("n2", T0 + 2 * MINUTE, unbroken, shard=4, feed="binance://btcusdt",
+                  previous="n1", closed_at=T0 + 3 * MINUTE)  # fmt: skip
+    other.session("n3", T0 + 4 * MINUTE, shard=4, feed="binance://btcusdt,ethusdt", previous="n2")
     other.session("i1", T0, shard=900, feed="finnhub+profile2:", closed_at=T0 + MINUTE)
     other.session("i2", T0 + 9 * MINUTE, shard=900, feed="finnhub+profile2:", previous="i1")
     other.add("r2", gap(None, T0, T0, seq_from=3, seq_to=4, cause="shed", symbols=[]))
@@ -164,21 +170,23 @@ def test_a_gap_that_the_feed_named_is_one_row_however_often_it_is_told(
         ("BTCUSDT:120-149", "f2", "BINANCE:BTCUSDT", 120, 149, None, until, None),
         ("a", "b", "AAPL,MSFT", None, None, None, until, None),
         ("b", "c", "AAPL", None, None, None, utc(T0 + 5 * MINUTE), None),
+        ("n1", "n2", "", None, None, "ids", None, utc(T0 + 2 * MINUTE)),
     ] == rows
 
 
 def test_a_silence_is_a_gap_unless_the_session_tells_it_or_misses_nothing(
     built: BronzeWarehouse,
 ) -> None:
-    """B and c tell what they missed; f2 and i2 fetch what is there to be fetched at any time."""
+    """B and c tell what they missed, n2 and q2 that it was nothing; f2, i2 fetch what is there."""
     rows = built.query(
         "select session_id, stream, cause, filled_by, name from silver.gaps where kind = 'silence'"
         " order by session_id"
     )
 
     assert [
-        ("n2", "trades", "stopped", "ids", "n2"),
+        ("n3", "trades", "stopped", None, "n3"),
         ("p2", "quotes", "stopped", None, "p2"),
+        ("q2", "trades", "stopped", "cursor", "q2"),
         ("r2", "trades", "another feed", None, "r2"),
     ] == rows
 
@@ -206,7 +214,7 @@ def test_what_is_missing_is_counted_once_a_symbol_and_day(built: BronzeWarehouse
     hour = 3600.0
     assert [
         ("2024-08-09", "", "quotes", 4 * hour + 60, 60.0, 0.0, 0, 0, 0, False),
-        ("2024-08-09", "", "trades", 0.0, 0.0, 60.0, 0, 0, 2, False),
+        ("2024-08-09", "", "trades", 60.0, 60.0, 120.0, 0, 0, 2, False),
         ("2024-08-09", "AAPL", "trades", 240.0, 240.0, 0.0, 0, 0, 0, False),
         ("2024-08-09", "BINANCE:BTCUSDT", "trades", 120.0, 120.0, 0.0, 30, 19, 0, False),
         ("2024-08-09", "MSFT", "trades", 120.0, 120.0, 0.0, 0, 0, 0, False),
@@ -225,6 +233,7 @@ def test_sessions_are_complete_by_stream_with_the_seconds_they_missed(
         ("b", "trades", 0, 0, True, 120.0),
         ("c", "trades", 0, 0, True, 180.0),
         ("f2", "trades", 0, 0, True, 120.0),
+        ("n3", "trades", 0, 0, True, 60.0),
         ("p1", "quotes", 2, 2, True, 0.0),
         ("p2", "quotes", 1, 1, True, 237720.0),
     ] == rows

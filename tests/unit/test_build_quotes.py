@@ -244,6 +244,19 @@ def test_a_quote_of_an_earlier_session_is_stale_once_this_one_is_under_way(
     assert [(is_stale,) for _, _, is_stale in STALE] == found
 
 
+def test_no_quote_of_a_replay_is_stale(bench: tuple[BronzeWarehouse, Builder]) -> None:
+    warehouse, builder = bench
+    monday = at_new_york(MONDAY, "10:27")
+    replayed = {"kind": "replay:finnhub.quote"}
+    warehouse.load([
+        polled(0, monday, FRIDAY_CLOSE, **replayed),
+        polled(1, monday, FRIDAY_CLOSE, symbol="BINANCE:BTCUSDT", **replayed),
+    ])  # fmt: skip
+    builder.build()
+
+    assert [(False,), (False,)] == warehouse.query("select is_stale from silver.quotes")
+
+
 def test_a_market_that_never_closes_has_stale_quotes_after_15_minutes(
     bench: tuple[BronzeWarehouse, Builder],
 ) -> None:

@@ -97,3 +97,22 @@ def test_a_gap_that_gold_and_log_know_is_one_with_what_both_say() -> None:
         ("new", 50, None),
     ]
     assert [gap.name for gap in merge(published, told, 1)] == ["new"]
+
+
+def test_a_silence_and_a_missed_gap_of_one_session_are_two_gaps() -> None:
+    silence = known(kind="silence", name="session", to_ms=15)
+
+    merged = merge([silence], [known(name="session", from_ms=30, filled_by="finnhub.tick")], 10)
+    assert [(gap.kind, gap.filled_by) for gap in merged] == [
+        ("silence", None),
+        ("missed", "finnhub.tick"),
+    ]
+
+
+def test_the_summary_counts_what_only_gold_knows_and_nothing_twice() -> None:
+    book = take(GapBook(), event(filled_by="finnhub.tick"))
+    silence = known(kind="silence", name="s1", cause="no closed event", to_ms=25)
+    book.take_published([known(), silence])
+
+    assert book.summary(30) == {"gaps": 1, "gaps_filled": 1, "last_gap": "no closed event"}
+    assert book.summary(30 + 86_400_000)["gaps"] == 0

@@ -223,6 +223,17 @@ def test_it_begins_near_the_end_of_a_long_log(stand: Stand) -> None:
     assert stand.log.bounds(TRADES).end == START_RECORDS_MAX + 5
 
 
+def test_a_silence_that_only_gold_found_is_told_as_an_open_gap(stand: Stand) -> None:
+    stand.gold.gap(T0 - 60_000, T0, name="s2", kind="silence", cause="no closed event")
+    stand.gold.gap(T0 - 90_000_000, T0 - 89_000_000, name="s1", kind="silence")
+    stand.trades(trade("AAPL", 100, T0))
+    stand.publish()
+    stand.tick(1000)
+
+    heartbeat = stand.hub.heartbeat()
+    assert (heartbeat["gaps"], heartbeat["last_gap"]) == (1, "no closed event")
+
+
 def test_session_events_tell_mode_address_and_gaps_before_any_trade(stand: Stand) -> None:
     at = T0 * 1_000_000
     gap = Gap(

@@ -109,7 +109,7 @@ class Chain:
         """Manifest of the last object below `before` that holds records; lists the chain."""
         keys = [found.key for found in self._store.list_objects(self.id.prefix)]
         for key in reversed(keys):
-            if _is_object(key) and key < self.id.key(before):
+            if is_object(key) and key < self.id.key(before):
                 manifest = self._manifest(key)
                 if manifest.n:
                     return manifest
@@ -118,10 +118,10 @@ class Chain:
     def last_key(self) -> str | None:
         """Key of the last object."""
         key = self._store.last(self.id.prefix)
-        if key is None or _is_object(key):
+        if key is None or is_object(key):
             return key
         keys = [found.key for found in self._store.list_objects(self.id.prefix)]
-        return max(filter(_is_object, keys), default=None)
+        return max(filter(is_object, keys), default=None)
 
     def publish(self, body: bytes, manifest: Manifest) -> Published:
         """Put an object at its start; where the key is taken, adopt the `next` found there.
@@ -174,7 +174,8 @@ class Chain:
         return manifest
 
 
-def _is_object(key: str) -> bool:
+def is_object(key: str) -> bool:
+    """Whether a key of a chain's folder is that of an object (and not GENESIS, or foreign)."""
     return _OBJECT_KEY.fullmatch(key.rpartition("/")[2]) is not None
 
 

@@ -2,14 +2,19 @@
 
 import heapq
 from base64 import b64decode
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from typing import Final
 
 import msgspec
 
-from tickhouse.bronze.chain import Chain, find_chains
-from tickhouse.bronze.object import unpack
+from tickhouse.bronze.chain import find_chains, is_object
+from tickhouse.bronze.object import HEAD_BYTES, read_manifest, unpack
 from tickhouse.bronze.store import Store
 from tickhouse.model.positions import ChainId, Stream
+
+_BLANKS: Final = b" \t"
+_RAW: Final = b'"raw":'
 
 
 class Line(msgspec.Struct, frozen=True):
@@ -36,7 +41,18 @@ class Line(msgspec.Struct, frozen=True):
     poison_b64: str | None = None
 
 
-decode_line = msgspec.json.Decoder(Line).decode
+_decode = msgspec.json.Decoder(Line).decode
+
+
+def read_line(text: bytes) -> Line:
+    """A bronze line, its payload byte for byte (a JSON parser leaves out the blanks around it)."""
+    line = _decode(text)
+    begin = text.find(_RAW) + len(_RAW)
+    if text[begin : begin + 1] in _BLANKS or text[-2:-1] in _BLANKS:
+        payload = text[begin:-1]
+        if payload.strip(_BLANKS) == bytes(line.raw):
+            return msgspec.structs.replace(line, raw=msgspec.Raw(payload))
+    return line
 
 
 class Span(msgspec.Struct, frozen=True):
@@ -51,6 +67,11 @@ class Span(msgspec.Struct, frozen=True):
     offset_to: int | None = None
     received_from: int | None = None
     received_to: int | None = None
+
+    @property
+    def is_of_time(self) -> bool:
+        """Whether receipts count."""
+        return self.received_from is not None or self.received_to is not None
 
     def holds(self, line: Line) -> bool:
         """Whether a record lies within; poison has no receipt, so its log time counts."""
@@ -72,35 +93,93 @@ def chains_of(store: Store, stream: Stream, part: int | None = None) -> list[Cha
     ]
 
 
-def read_chain(store: Store, chain_id: ChainId, span: Span) -> Iterator[Line]:
+def read_chain(store: Store, chain: ChainId, span: Span) -> Iterator[Line]:
     """Records of a chain within a span, in order of offset.
 
-    Objects that their manifest says lie outside are not read.
+    Objects that lie outside by their name or manifest are not read. Those there are now are read,
+    whether or not they join: what is missing is for the audit to tell.
 
     Raises:
         CorruptObjectError: an object is damaged; names the key.
     """
-    chain = Chain(store, chain_id)
-    for key, manifest in chain.walk(_first_start(store, chain_id, span)):
-        if span.offset_to is not None and manifest.start > span.offset_to:
-            return
-        is_before = span.offset_from is not None and manifest.next <= span.offset_from
-        if manifest.gap or is_before or not _may_hold(manifest.rx_min, manifest.rx_max, span):
+    return _read_objects(store, _keys_within(store, chain, span), span)
+
+
+def _keys_within(store: Store, chain: ChainId, span: Span) -> list[str]:
+    """Keys of the objects that may hold offsets of the span; names tell."""
+    keys = [found.key for found in store.list_objects(chain.prefix) if is_object(found.key)]
+    followers = [*keys[1:], None]
+    first = "" if span.offset_from is None else chain.key(span.offset_from)
+    last = None if span.offset_to is None else chain.key(span.offset_to)
+    return [
+        key
+        for key, follower in zip(keys, followers, strict=True)
+        if (follower is None or follower > first) and (last is None or key <= last)
+    ]
+
+
+def _read_objects(store: Store, keys: Sequence[str], span: Span) -> Iterator[Line]:
+    for key in keys:
+        if span.is_of_time and not _may_hold(store, key, span):
             continue
         for text in unpack(store.get(key), key).splitlines():
-            line = decode_line(text)
+            line = read_line(text)
             if span.holds(line):
                 yield line
 
 
-def frames_by_receipt(store: Store, stream: Stream, span: Span) -> Iterator[tuple[Line, bytes]]:
-    """Frames of a stream with their payloads, all partitions merged by receipt; no poison."""
-    chains = [_frames(read_chain(store, chain, span)) for chain in chains_of(store, stream)]
-    return heapq.merge(*chains, key=lambda frame: frame[0].rx)
+def _may_hold(store: Store, key: str, span: Span) -> bool:
+    """Whether an object may hold receipts of the span; one of poison alone may."""
+    manifest = read_manifest(store.get_head(key, HEAD_BYTES), key)
+    if manifest.rx_min is None or manifest.rx_max is None:
+        return manifest.n > 0
+    return (span.received_from is None or manifest.rx_max >= span.received_from) and (
+        span.received_to is None or manifest.rx_min <= span.received_to
+    )
 
 
-def _frames(lines: Iterator[Line]) -> Iterator[tuple[Line, bytes]]:
-    return ((line, payload_of(line)) for line in lines if line.poison_b64 is None)
+def frames_by_receipt(
+    store: Store, streams: Sequence[Stream], span: Span
+) -> Iterator[tuple[Stream, Line]]:
+    """Frames of some streams, all partitions merged by receipt; no poison, and none twice.
+
+    A log that was restored from an older copy has its records in two chains; they are repeats.
+    """
+    chains = [chain for stream in streams for chain in chains_of(store, stream)]
+    lives = Counter((chain.stream, chain.part) for chain in chains)
+    merged = heapq.merge(
+        *(_frames_of(chain, read_chain(store, chain, span)) for chain in chains),
+        key=lambda frame: frame[1].rx,
+    )
+    seen: dict[tuple[Stream, str], Numbers] = {}
+    for chain, line in merged:
+        if lives[chain.stream, chain.part] > 1:
+            numbers = seen.setdefault((chain.stream, line.ses), Numbers())
+            if not numbers.add(line.seq):
+                continue
+        yield chain.stream, line
+
+
+def _frames_of(chain: ChainId, lines: Iterator[Line]) -> Iterator[tuple[ChainId, Line]]:
+    return ((chain, line) for line in lines if line.poison_b64 is None)
+
+
+class Numbers:
+    """Numbers seen, as ranges: as few as there are holes."""
+
+    def __init__(self) -> None:
+        self._ranges: list[list[int]] = []
+
+    def add(self, number: int) -> bool:
+        """Note a number; False where it was there."""
+        if any(first <= number <= last for first, last in self._ranges):
+            return False
+        for found in self._ranges:
+            if number == found[1] + 1:
+                found[1] = number
+                return True
+        self._ranges.append([number, number])
+        return True
 
 
 def payload_of(line: Line) -> bytes:
@@ -109,21 +188,3 @@ def payload_of(line: Line) -> bytes:
         return line.text.encode()
     encoded = line.b64 if line.poison_b64 is None else line.poison_b64
     return b64decode(encoded) if encoded is not None else bytes(line.raw)
-
-
-def _first_start(store: Store, chain_id: ChainId, span: Span) -> int:
-    """Start of the object that holds the first offset looked for; names tell."""
-    if span.offset_from is None:
-        return 0
-    names = (found.key.rpartition("/")[2] for found in store.list_objects(chain_id.prefix))
-    starts = [int(name.partition(".")[0]) for name in names if name[:1].isdigit()]
-    return max((start for start in starts if start <= span.offset_from), default=0)
-
-
-def _may_hold(rx_min: int | None, rx_max: int | None, span: Span) -> bool:
-    """Whether an object may hold receipts of the span; one of poison alone may."""
-    if rx_min is None or rx_max is None:
-        return True
-    return (span.received_from is None or rx_max >= span.received_from) and (
-        span.received_to is None or rx_min <= span.received_to
-    )

@@ -47,7 +47,7 @@ class KnownGap(msgspec.Struct, frozen=True, kw_only=True):
     """What is missing, or was until it was filled.
 
     Attributes:
-        name: the same gap has the same name, however often it is told.
+        name: the same gap has the same name, however often it is told; unique with the kind.
         kind: refused, missed or silence (see `silver.gaps`).
         stream: trades or quotes.
         from_ms, to_ms: UNIX milliseconds UTC.
@@ -69,6 +69,11 @@ class KnownGap(msgspec.Struct, frozen=True, kw_only=True):
     trades: int | None
     feed: str
 
+    @property
+    def key(self) -> tuple[str, str]:
+        """Kind and name: a session names its own silence, and the next one what it missed of it."""
+        return self.kind, self.name
+
     def concerns(self, symbol: str) -> bool:
         """Whether anything of this symbol may be missing."""
         if self.symbols:
@@ -77,11 +82,16 @@ class KnownGap(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class GapBook:
-    """Gaps of the log's end by name. One thread takes; any may read."""
+    """Gaps of the log's end by name, and gold's newest. One thread takes; any may read."""
 
     def __init__(self) -> None:
         self._gaps: dict[str, KnownGap] = {}
+        self._published: list[KnownGap] = []
         self.told = 0
+
+    def take_published(self, gaps: list[KnownGap]) -> None:
+        """Take over what gold knows of late: only gold finds silences that nobody told."""
+        self._published = gaps
 
     def take(self, event: Gap, *, session: str, seq: int, feed: str) -> None:
         """Take one event; a later one of the same name tells more of the same gap.
@@ -127,7 +137,9 @@ class GapBook:
 
     def summary(self, now_ms: int) -> dict[str, Any]:
         """What a viewer is told of the last 24 hours: how many are open, filled, the last cause."""
-        recent = self.gaps("", now_ms - RECENT_MS, 1 << 62)
+        since_ms = now_ms - RECENT_MS
+        published = [gap for gap in self._published if gap.to_ms >= since_ms]
+        recent = merge(published, self.gaps("", since_ms, 1 << 62), GAPS_MAX)
         missing = [gap for gap in recent if gap.filled_by is None]
         last = max(missing, key=lambda gap: gap.to_ms, default=None)
         return {
@@ -176,10 +188,10 @@ def published_gaps(
 
 def merge(published: Iterable[KnownGap], told: Iterable[KnownGap], limit: int) -> list[KnownGap]:
     """Each gap once, with what both know of it; the newest `limit`, oldest first."""
-    gaps = {gap.name: gap for gap in published}
+    gaps = {gap.key: gap for gap in published}
     for gap in told:
-        known = gaps.get(gap.name)
-        gaps[gap.name] = gap if known is None else _joined(known, gap)
+        known = gaps.get(gap.key)
+        gaps[gap.key] = gap if known is None else _joined(known, gap)
     return sorted(gaps.values(), key=lambda gap: (gap.from_ms, gap.name))[-limit:]
 
 

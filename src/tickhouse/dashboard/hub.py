@@ -246,6 +246,7 @@ class Hub:
             self.version = answer.version
             self.universe.take_gold(answer.market)
             self._gap_mark = answer.gap_mark
+            self.feed.gaps.take_published(answer.gaps)
             self._candles.rebase(self._gold_positions(), answer.bars)
 
     def _questions(self, version: GoldVersion) -> Questions:

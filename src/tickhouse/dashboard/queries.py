@@ -6,7 +6,8 @@ from typing import Any, Final, Protocol
 
 import msgspec
 
-from tickhouse.dashboard.gaps import KnownGap, published_gaps
+from tickhouse.dashboard.gaps import LIMIT_MAX as GAPS_MAX
+from tickhouse.dashboard.gaps import RECENT_MS, KnownGap, published_gaps
 from tickhouse.dashboard.live_bars import Bar, GoldBars
 from tickhouse.dashboard.universe import MarketRow
 from tickhouse.model.positions import Stream
@@ -114,12 +115,14 @@ class GoldAnswer(msgspec.Struct, frozen=True):
         market: facts of all symbols.
         bars: bars by symbol and interval.
         gap_mark: another value means other gaps.
+        gaps: gaps of the day before it was published.
     """
 
     version: GoldVersion
     market: list[MarketRow]
     bars: dict[str, dict[str, GoldBars]]
     gap_mark: tuple[int, int]
+    gaps: list[KnownGap]
 
 
 class Candles(msgspec.Struct, frozen=True):
@@ -156,7 +159,9 @@ class GoldQueries:
     def answer(self, version: GoldVersion, questions: Questions) -> GoldAnswer | None:
         """Answer the live view's questions from one version; None if gold moved meanwhile."""
         market = self.market()
-        gap_mark = self._published.query(_GAP_MARK)[0]
+        count, load_id = self._published.query(_GAP_MARK)[0]
+        at_ms = version.published_at_ms
+        gaps = self.gaps("", at_ms - RECENT_MS, at_ms + RECENT_MS, GAPS_MAX) if count else []
         bars: dict[str, dict[str, GoldBars]] = {}
         for interval, since in questions.items():
             from_s = {
@@ -165,7 +170,7 @@ class GoldQueries:
             }
             for symbol, found in self.bars_since(interval, from_s).items():
                 bars.setdefault(symbol, {})[interval] = GoldBars(from_s[symbol], found)
-        answer = GoldAnswer(version, market, bars, (gap_mark[0], gap_mark[1]))
+        answer = GoldAnswer(version, market, bars, (count, load_id), gaps)
         return answer if self.version() == version else None
 
     def newest_start_s(self, symbol: str, interval: str, count: int) -> int:

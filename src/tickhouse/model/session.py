@@ -14,10 +14,22 @@ Mode = Literal["live", "replay", "simulated"]
 
 
 class PreviousSession(msgspec.Struct, frozen=True):
-    """The shard's session before this one, and its last durable message number, if any."""
+    """The shard's session before this one, and what is durable of it (or was refused, and said so).
+
+    Attributes:
+        session: its id.
+        seq: its last message number in the stream trades, if any.
+        others: how many numbers it gave in the other streams, its own events apart.
+    """
 
     session: str
-    seq: int | None
+    seq: int | None = None
+    others: int = 0
+
+    @property
+    def messages(self) -> int:
+        """Messages of the feed that are done with: a cursor moves on by so many."""
+        return self.others + (0 if self.seq is None else self.seq + 1)
 
 
 class Opened(msgspec.Struct, frozen=True, tag_field="event", tag="opened"):

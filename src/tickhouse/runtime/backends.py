@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+from tickhouse.bronze.chain import ROOT
 from tickhouse.bronze.local import LocalStore
 from tickhouse.bronze.store import Store
 from tickhouse.errors import ConfigError, ObjectExistsError
@@ -108,16 +109,27 @@ def open_source(settings: Settings) -> "Feed":
 
 
 def _recorded(settings: Settings, lake: str, wanted: "Cut") -> "Iterator[Recorded]":
-    """Trade frames of a lake in order of receipt; the configured one's own replays left out."""
-    from tickhouse.bronze.reading import Span, frames_by_receipt
+    """Trades and quotes of a lake by receipt; the configured one's own replays are left out.
+
+    Raises:
+        ConfigError: there is no lake.
+    """
+    path = local_path(lake or settings.lake_url, scheme="file", setting="replay")
+    if not (path / ROOT).is_dir():
+        raise ConfigError(f"replay: {path}: no lake there, or an empty one")
+    is_own = path == local_path(settings.lake_url, scheme="file", setting="lake")
+    return _read_recorded(LocalStore(path), wanted, is_own=is_own)
+
+
+def _read_recorded(store: Store, wanted: "Cut", *, is_own: bool) -> "Iterator[Recorded]":
+    from tickhouse.bronze.reading import Span, frames_by_receipt, payload_of
     from tickhouse.source.replay import Recorded
 
-    store = LocalStore(local_path(lake or settings.lake_url, scheme="file", setting="replay"))
     span = Span(received_from=wanted.received_from, received_to=wanted.received_to)
-    for line, payload in frames_by_receipt(store, Stream.TRADES, span):
+    for stream, line in frames_by_receipt(store, [Stream.TRADES, Stream.QUOTES], span):
         mode, _, kind = line.src.rpartition(":")
-        if lake or mode != "replay":
-            yield Recorded(line.rx, payload, kind, line.sym)
+        if not (is_own and mode == "replay"):
+            yield Recorded(line.rx, payload_of(line), kind, line.sym, stream)
 
 
 def finnhub_options(settings: Settings) -> "FinnhubOptions":

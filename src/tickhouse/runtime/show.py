@@ -11,11 +11,12 @@ from typing import Any, Final
 import msgspec
 
 from tickhouse.bronze.chain import Chain
-from tickhouse.bronze.reading import Line, Span, chains_of, decode_line, payload_of, read_chain
+from tickhouse.bronze.reading import Line, Span, chains_of, payload_of, read_chain, read_line
 from tickhouse.bronze.store import Store
 from tickhouse.errors import ConfigError
 from tickhouse.model.frame import splice_positions
 from tickhouse.model.positions import Stream, TopicPartition
+from tickhouse.model.session import Closed, decode_event
 from tickhouse.model.units import NANOS_PER_MICRO, read_moment
 from tickhouse.runtime import backends
 from tickhouse.runtime.result import EXIT_OK, EXIT_PROBLEM, VerbResult
@@ -23,6 +24,9 @@ from tickhouse.settings import Settings
 from tickhouse.stream.log import LogReader
 
 SHORT_SESSION: Final = 8
+SESSION_CHARS: Final = 36
+"""Length of a whole session id."""
+SLACK_NS: Final = 10**9
 COLUMNS_MIN: Final = 80
 SCREEN: Final = (160, 24)
 """Where there is no terminal."""
@@ -41,7 +45,7 @@ class Wanted(msgspec.Struct, frozen=True):
     @property
     def is_open(self) -> bool:
         """Whether nothing is asked for in particular: then the newest are shown."""
-        return self.span == Span() and self.session is None
+        return self.span == Span() and self.session is None and self.seq is None
 
     def holds(self, line: Line) -> bool:
         """Whether a record is to be shown."""
@@ -54,7 +58,13 @@ class Wanted(msgspec.Struct, frozen=True):
     def some(self, lines: Iterator[Line]) -> list[Line]:
         """The first of the range, or the newest where there is none."""
         found = filter(self.holds, lines)
-        return list(deque(found, self.limit) if self.is_open else islice(found, self.limit))
+        return list(deque(found, self.limit) if self.is_open else islice(found, self.enough))
+
+    @property
+    def enough(self) -> int:
+        """How many to look for: a number comes once in a session."""
+        is_one = self.seq is not None and len(self.session or "") == SESSION_CHARS
+        return 1 if is_one else self.limit
 
 
 def show(settings: Settings, arguments: argparse.Namespace) -> VerbResult:
@@ -87,8 +97,8 @@ def _read(arguments: argparse.Namespace) -> Wanted:
         stream=Stream(arguments.stream),
         part=arguments.part,
         span=Span(
-            arguments.from_offset,
-            arguments.to_offset,
+            arguments.from_offset if arguments.at is None else arguments.at,
+            arguments.to_offset if arguments.at is None else arguments.at,
             _moment("--from", arguments.from_time),
             _moment("--to", arguments.to_time),
         ),
@@ -128,8 +138,8 @@ def _read_log(log: LogReader, place: TopicPartition, wanted: Wanted) -> Iterator
     position = max(bounds.begin, wanted.span.offset_from or 0)
     if wanted.is_open:
         position = max(position, bounds.end - wanted.limit)
-    last = wanted.span.offset_to
-    while (last is None or position <= last) and (batch := log.read(place, position)) is not None:
+    last = bounds.end - 1 if wanted.span.offset_to is None else wanted.span.offset_to
+    while position <= last and (batch := log.read(place, position)) is not None:
         texts = splice_positions(
             batch.values,
             topic_id=batch.topic_id,
@@ -137,7 +147,7 @@ def _read_log(log: LogReader, place: TopicPartition, wanted: Wanted) -> Iterator
             offsets=batch.offsets,
             log_times_ms=batch.log_times_ms,
         )
-        yield from map(decode_line, texts.lines)
+        yield from map(read_line, texts.lines)
         position = batch.next
 
 
@@ -148,15 +158,49 @@ def _of_lake(store: Store, wanted: Wanted) -> tuple[list[Line], dict[str, list[i
     chains = chains_of(store, wanted.stream, wanted.part)
     there = {chain.prefix: [0, Chain(store, chain).tail()] for chain in chains}
     lines: list[Line] = []
-    for chain in chains:
+    if wanted.session is not None and (found := _find_session(store, wanted.session)) is not None:
+        part, span = found
+        for chain in chains_of(store, wanted.stream, part):
+            lines += wanted.some(read_chain(store, chain, _narrowed(wanted.span, span)))
+    for chain in chains if not lines else []:
         span = wanted.span
         if wanted.is_open:
-            end = there[chain.prefix][1]
-            span = Span(offset_from=max(0, end - wanted.limit))
-        elif wanted.session is not None and span.received_from is None:
-            span = msgspec.structs.replace(span, received_from=_began(wanted.session))
+            span = Span(offset_from=max(0, there[chain.prefix][1] - wanted.limit))
+        elif wanted.session is not None:
+            span = _narrowed(span, Span(received_from=_began(wanted.session)))
         lines += wanted.some(read_chain(store, chain, span))
     return _limited(lines, wanted), there
+
+
+def _find_session(store: Store, session: str) -> tuple[int, Span] | None:
+    """Partition and time of a session, by its events; None where they do not tell."""
+    if len(session) != SESSION_CHARS:
+        return None
+    for chain in chains_of(store, Stream.SESSIONS):
+        began: int | None = None
+        for line in read_chain(store, chain, Span(received_from=_began(session))):
+            if line.ses == session:
+                began = line.rx if began is None else began
+            if began is not None and (line.ses != session or _is_end(line)):
+                return chain.part, Span(
+                    received_from=began - SLACK_NS, received_to=line.rx + SLACK_NS
+                )
+        if began is not None:
+            return chain.part, Span(received_from=began - SLACK_NS)
+    return None
+
+
+def _is_end(line: Line) -> bool:
+    return line.poison_b64 is None and isinstance(decode_event(line.raw), Closed)
+
+
+def _narrowed(span: Span, other: Span) -> Span:
+    """A span with the other's receipts, where it has none of its own."""
+    return msgspec.structs.replace(
+        span,
+        received_from=other.received_from if span.received_from is None else span.received_from,
+        received_to=other.received_to if span.received_to is None else span.received_to,
+    )
 
 
 def _began(session: str) -> int | None:
@@ -180,7 +224,6 @@ def _limited(lines: list[Line], wanted: Wanted) -> list[Line]:
 
 
 def _facts(line: Line) -> dict[str, Any]:
-    payload = payload_of(line)
     facts: dict[str, Any] = {
         "topic_id": line.t,
         "part": line.p,
@@ -191,22 +234,38 @@ def _facts(line: Line) -> dict[str, Any]:
         return {**facts, "poison": line.poison_b64}
     facts |= {"received_at_ns": line.rx, "source": line.src}
     facts |= {"session": line.ses, "seq": line.seq, "symbol": line.sym}
-    body = line.raw if bytes(line.raw) else payload.decode(errors="replace")
-    return {**facts, "payload": body}
+    if line.b64 is not None:
+        return {**facts, "payload_b64": line.b64}
+    return {**facts, "payload": line.text if line.text is not None else line.raw}
 
 
 def _row(line: Line, width: int | None) -> str:
-    at = line.rx or line.lt * 1_000_000
-    micros = at // NANOS_PER_MICRO
-    second = datetime.fromtimestamp(micros // 1_000_000, tz=UTC).strftime("%Y-%m-%d %H:%M:%S")
     name = "POISON" if line.poison_b64 is not None else line.src
     place = f"{line.p}@{line.o}"
     session = f"{line.ses[-SHORT_SESSION:]}#{line.seq}" if line.ses else "-"
     symbol = f" {line.sym}" if line.sym else ""
     payload = payload_of(line).decode(errors="backslashreplace")
-    moment = f"{second}.{micros % 1_000_000:06d}"
-    text = f"{moment}  {place:>10}  {session}  {name}{symbol}  {payload}"
+    moment = _say_moment(line.rx or line.lt * 1_000_000)
+    text = _printable(f"{moment}  {place:>10}  {session}  {name}{symbol}  {payload}")
     return text if width is None or len(text) <= width else f"{text[: width - 1]}…"
+
+
+def _say_moment(at_ns: int) -> str:
+    micros = at_ns // NANOS_PER_MICRO
+    try:
+        second = datetime.fromtimestamp(micros // 1_000_000, tz=UTC)
+    except (OverflowError, OSError, ValueError):
+        return f"{at_ns} ns"
+    return f"{second:%Y-%m-%d %H:%M:%S}.{micros % 1_000_000:06d}"
+
+
+def _printable(text: str) -> str:
+    """One line that leaves a terminal alone, whatever a feed sent."""
+    if text.isprintable():
+        return text
+    return "".join(
+        sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in text
+    )
 
 
 def _say(there: dict[str, list[int]]) -> str:

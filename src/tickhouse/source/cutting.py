@@ -1,13 +1,25 @@
 """Recorded messages cut to some symbols; the elements that are kept stay as they were."""
 
 from collections.abc import Collection
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
-_message = msgspec.json.Decoder(dict[str, msgspec.Raw])
-_elements = msgspec.json.Decoder(list[msgspec.Raw])
-_fields = msgspec.json.Decoder(dict[str, Any])
+
+class _Element(msgspec.Struct, gc=False):
+    s: Any = None
+
+
+class _Stream(msgspec.Struct, gc=False):
+    stream: str
+
+
+_fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+_elements = msgspec.json.Decoder(list[msgspec.Raw]).decode
+_element = msgspec.json.Decoder(_Element).decode
+_stream = msgspec.json.Decoder(_Stream).decode
+_unreadable: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+_TRADE: Final = b'"trade"'
 
 
 def cut(
@@ -16,7 +28,7 @@ def cut(
     """A message with only the trades of some symbols; None where it holds none of theirs.
 
     Args:
-        payload: as recorded.
+        payload: as recorded; comes back as it is where all of it is kept.
         kind: of the payload, such as "finnhub.ws".
         symbols: as silver names them.
         symbol: the frame's own, where the payload does not name it.
@@ -28,14 +40,29 @@ def cut(
         named = f"BINANCE:{symbol}" if kind.startswith("binance.") else symbol
         return payload if named in symbols else None
     try:
-        message = _message.decode(payload)
         if kind == "binance.ws":
-            stream: str = msgspec.json.decode(message["stream"], type=str)
-            return payload if f"BINANCE:{stream.partition('@')[0].upper()}" in symbols else None
-        elements = _elements.decode(message["data"])
-        kept = [element for element in elements if _fields.decode(element).get("s") in symbols]
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, KeyError):
+            pair = _stream(payload).stream.partition("@")[0].upper()
+            return payload if f"BINANCE:{pair}" in symbols else None
+        return _cut_trades(payload, symbols)
+    except _unreadable:
         return None
-    if not kept:
+
+
+def _cut_trades(payload: bytes, symbols: Collection[str]) -> bytes | None:
+    message = _fields(payload)
+    if bytes(message.get("type", b"")) != _TRADE:
         return None
-    return b'{"data":[' + b",".join(map(bytes, kept)) + b'],"type":"trade"}'
+    elements = _elements(message.get("data", b"[]"))
+    kept = [element for element in elements if _symbol_of(element) in symbols]
+    if len(kept) == len(elements):
+        return payload if kept else None
+    message["data"] = msgspec.Raw(b"[" + b",".join(map(bytes, kept)) + b"]")
+    return msgspec.json.encode(message) if kept else None
+
+
+def _symbol_of(element: msgspec.Raw) -> str:
+    try:
+        symbol = _element(element).s
+    except _unreadable:
+        return ""
+    return symbol if isinstance(symbol, str) else ""

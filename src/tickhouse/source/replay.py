@@ -12,11 +12,13 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from itertools import groupby, islice
+from operator import itemgetter
 from typing import Final, NamedTuple
 
 import msgspec
 
 from tickhouse.errors import ConfigError
+from tickhouse.model.positions import Stream
 from tickhouse.model.session import Mode  # noqa: TC001 - annotates an attribute
 from tickhouse.model.units import NANOS_PER_MICRO, NANOS_PER_SECOND, read_moment
 from tickhouse.source.cutting import cut
@@ -39,12 +41,19 @@ TIMES_MAX: Final = 1_000_000
 
 
 class Recorded(NamedTuple):
-    """A recorded message: receipt (UNIX nanoseconds UTC, 0 = unknown), payload, kind, symbol."""
+    """A recorded message.
+
+    Attributes:
+        received_at_ns: recorded receipt, UNIX nanoseconds UTC; 0 = unknown.
+        payload, symbol, stream: see `Arrivals`.
+        kind: payload kind, without a mode.
+    """
 
     received_at_ns: int
     payload: bytes
     kind: str
     symbol: str | None = None
+    stream: Stream = Stream.TRADES
 
 
 class Cut(msgspec.Struct, frozen=True):
@@ -79,7 +88,10 @@ class Cut(msgspec.Struct, frozen=True):
 
 
 LakeReader = Callable[[str, Cut], Iterator[Recorded]]
-"""Trade frames of a lake ("" = the configured one) by receipt, at least those of the cut."""
+"""Frames of a lake ("" = the configured one) in order of receipt, at least those of the cut.
+
+Raises ConfigError at once where there is no lake.
+"""
 
 
 class Recording(msgspec.Struct, frozen=True):
@@ -89,11 +101,13 @@ class Recording(msgspec.Struct, frozen=True):
         url: its identity: a cursor counts for the same one only.
         source: mode and payload kind; "replay" where frames say theirs themselves.
         read: all messages, from the first on.
+        is_asked_for: whether it is an error that there are none.
     """
 
     url: str
     source: str
     read: Callable[[], Iterator[Recorded]]
+    is_asked_for: bool = True
 
 
 class Replay:
@@ -123,6 +137,7 @@ class Replay:
         self.url = recording.url
         self.source = recording.source
         self._read = recording.read
+        self._is_asked_for = recording.is_asked_for
         self._times = times
         self.mode: Mode = "replay"
         self.shards = 1
@@ -143,13 +158,19 @@ class Replay:
 
     async def connect(self, shard: int, cursor: int) -> AsyncIterator[Arrivals]:  # noqa: ARG002 - one shard
         """See `Feed.connect`; the cursor counts the messages of all repetitions."""
+        found = 0
         for _ in range(self._times):
             messages = self._read()
-            cursor -= await self._skip(messages, cursor)
+            skipped = await self._skip(messages, cursor)
+            cursor -= skipped
+            found += skipped
             if cursor:
                 continue
             async for arrivals in self._deliver(messages):
+                found += len(arrivals.payloads)
                 yield arrivals
+            if not found and self._is_asked_for:
+                raise ConfigError(f"{self.url}: nothing there to replay")
 
     async def _deliver(self, messages: Iterator[Recorded]) -> AsyncIterator[Arrivals]:
         if self._rate is not None:
@@ -186,10 +207,10 @@ class Replay:
 
 
 def _together(messages: list[Recorded], received_at_ns: int) -> Iterator[Arrivals]:
-    """Messages as arrivals, one a run of the same kind and symbol."""
-    for (kind, symbol), run in groupby(messages, lambda message: (message.kind, message.symbol)):
+    """Messages as arrivals, one a run of the same kind, symbol and stream."""
+    for (kind, symbol, stream), run in groupby(messages, itemgetter(2, 3, 4)):
         payloads = [message.payload for message in run]
-        yield Arrivals(payloads, received_at_ns, symbol=symbol, source=f"replay:{kind}")
+        yield Arrivals(payloads, received_at_ns, stream, symbol, f"replay:{kind}")
 
 
 class _Pace:
@@ -249,7 +270,10 @@ def open_replay(rest: str, read_lake: LakeReader | None = None) -> Replay:
     if path == OWN_LAKE or path.startswith("file:"):
         if read_lake is None:
             raise ConfigError(f"replay: no lake can be read here: {path}")
+        if "kind" in parameters:
+            raise parameters.bad("kind", "it for files only: a lake knows its kinds")
         lake = "" if path == OWN_LAKE else path
+        read_lake(lake, wanted)
         recording = Recording(
             f"replay:{path}{wanted.text}", "replay", lambda: wanted.of(read_lake(lake, wanted))
         )
@@ -257,10 +281,17 @@ def open_replay(rest: str, read_lake: LakeReader | None = None) -> Replay:
         recording = recording_of_files(path, parameters.choice("kind", KINDS), wanted)
     return Replay(
         recording,
-        speed=None if parameters.is_max("speed") else parameters.factor("speed", 1.0),
-        rate=parameters.whole("rate", 0, low=1, high=10_000_000) or None,
+        speed=_speed(parameters),
+        rate=parameters.whole("rate", 0, low=1, high=10_000_000, or_max=True) or None,
         times=wanted.times,
     )
+
+
+def _speed(parameters: Parameters) -> float | None:
+    """Times the recorded pace; None = as fast as it goes."""
+    if parameters.is_max("speed") or parameters.is_max("rate"):
+        return None
+    return parameters.factor("speed", 1.0)
 
 
 def recording_of_files(path: str, kind: str | None = None, wanted: Cut | None = None) -> Recording:
@@ -281,7 +312,8 @@ def recording_of_files(path: str, kind: str | None = None, wanted: Cut | None = 
     def read() -> Iterator[Recorded]:
         return wanted.of(Recorded(*message, known) for message in read_messages(files))
 
-    return Recording(f"replay:{path}{wanted.text}#{fingerprint(files)}", f"replay:{known}", read)
+    url = f"replay:{path}{wanted.text}#{fingerprint(files)}"
+    return Recording(url, f"replay:{known}", read, is_asked_for=bool(wanted.text))
 
 
 def read_cut(parameters: Parameters) -> Cut:
@@ -294,6 +326,8 @@ def read_cut(parameters: Parameters) -> Cut:
     if None not in bounds and bounds[0] > bounds[1]:  # type: ignore[operator]
         raise parameters.bad("to", "a moment after from")
     symbols = sorted(filter(None, (parameters.text("symbols") or "").upper().split(",")))
+    if "symbols" in parameters and not symbols:
+        raise parameters.bad("symbols", "some, such as AAPL,MSFT")
     times = parameters.whole("times", 1, low=1, high=TIMES_MAX)
     given = {
         "from": parameters.text("from"),

@@ -205,8 +205,7 @@ class Recorder:
         if max(map(len, frames), default=0) > FRAME_BYTES_MAX:
             frames = self._without_oversized(session, item, first, frames)
         self._put(TopicPartition(item.stream, session.shard), frames)
-        if item.stream is Stream.TRADES:
-            self._cursors[session.shard] += count
+        self._cursors[session.shard] += count
 
     def _shortage(self) -> str | None:
         return None if self.space is None else self.space.shortage()

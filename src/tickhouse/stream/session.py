@@ -3,7 +3,8 @@
 import os
 import time
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Final
 
 import msgspec
 
@@ -12,6 +13,9 @@ from tickhouse.model.positions import Stream, TopicPartition
 from tickhouse.model.session import Closed, Gap, Opened, PreviousSession, SessionEvent, decode_event
 from tickhouse.stream.log import LogReader
 from tickhouse.stream.shedding import Shed
+
+COUNTED: Final = (Stream.TRADES, Stream.QUOTES, Stream.REFERENCE)
+"""Streams whose messages move a feed's cursor."""
 
 
 class ResumePoint(msgspec.Struct, frozen=True):
@@ -43,38 +47,43 @@ def find_resume_point(log: LogReader, shard: int, feed: str) -> ResumePoint:
         feed: URL of the feed about to be recorded; a cursor counts only for the same feed.
     """
     previous: PreviousSession | None = None
-    ended = _last_session(log, shard)
-    last_of: PreviousSession | None = ended
+    last_of = _last_session(log, shard)
     for session, event in events_backwards(log, shard):
         if not isinstance(event, Opened):
             continue
-        last = last_of.seq if last_of is not None and last_of.session == session else None
-        previous = previous or PreviousSession(session, last)
+        ended = last_of if last_of and last_of.session == session else PreviousSession(session)
+        previous = previous or ended
         if event.feed == feed:
-            delivered = 0 if last is None else last + 1
-            return ResumePoint(previous, (event.cursor or 0) + delivered)
+            return ResumePoint(previous, (event.cursor or 0) + ended.messages)
         last_of = event.previous
     return ResumePoint(previous, 0)
 
 
 def _last_session(log: LogReader, shard: int) -> PreviousSession | None:
-    """The newest session of a shard with its highest durable or refused message number."""
+    """The newest session of a shard with the numbers that are durable or refused."""
     newest: str | None = None
-    highest = -1
+    counts: dict[Stream, int] = dict.fromkeys(COUNTED, 0)
     for session, event in events_backwards(log, shard):
         newest = newest or session
         if session != newest or isinstance(event, Opened):
             break
         if isinstance(event, Closed):
-            highest = max(highest, event.messages.get(Stream.TRADES, 0) - 1)
-        elif isinstance(event, Gap) and event.stream == Stream.TRADES and event.seq_to is not None:
-            highest = max(highest, event.seq_to)
+            _raise_to(counts, event.messages)
+        elif isinstance(event, Gap) and event.seq_to is not None:
+            _raise_to(counts, {event.stream: event.seq_to + 1})
     if newest is None:
         return None
-    frame = _last_envelope(log, TopicPartition(Stream.TRADES, shard))
-    if frame is not None and frame.ses == newest:
-        highest = max(highest, frame.seq)
-    return PreviousSession(newest, highest if highest >= 0 else None)
+    for stream in COUNTED:
+        frame = _last_envelope(log, TopicPartition(stream, shard))
+        if frame is not None and frame.ses == newest:
+            _raise_to(counts, {stream: frame.seq + 1})
+    trades, others = counts.pop(Stream.TRADES), sum(counts.values())
+    return PreviousSession(newest, trades - 1 if trades else None, others)
+
+
+def _raise_to(counts: dict[Stream, int], told: Mapping[str, int]) -> None:
+    for stream, count in counts.items():
+        counts[stream] = max(count, told.get(stream, 0))
 
 
 def _last_envelope(log: LogReader, partition: TopicPartition) -> Envelope | None:

@@ -121,7 +121,7 @@ export class Watchlist {
       const price = make("span", { class: "price" });
       const change = make("span", { class: "change" });
       const mark = make("span", { class: "mark" });
-      const element = make("div", { class: "row", role: "option", "aria-selected": "false", id: `row-${number}`, "data-symbol": symbol[number], title: name[number] || symbol[number] }, [this.label(symbol[number], mark), price, change]);
+      const element = make("div", { class: "row", role: "option", "aria-selected": "false", id: `row-${number}`, "data-symbol": symbol[number], title: titleOf(symbol[number], name[number]) }, [this.label(symbol[number], mark), price, change]);
       row = { element, mark, price, change, last: null, flashedAt: 0 };
       this.rows.set(number, row);
     }
@@ -144,7 +144,7 @@ export class Watchlist {
       row.element.dataset.mark = kind;
       setText(row.mark, text);
       const { symbol, name } = this.market.columns;
-      row.element.title = [name[number] || symbol[number], title].filter(Boolean).join(" · ");
+      row.element.title = [titleOf(symbol[number], name[number]), title].filter(Boolean).join(" · ");
     }
   }
 
@@ -190,6 +190,9 @@ function scrollWithin(list, element) {
   if (top < list.scrollTop) list.scrollTop = top;
   else if (top + element.offsetHeight > list.scrollTop + list.clientHeight) list.scrollTop = top + element.offsetHeight - list.clientHeight;
 }
+
+/** @param {string} symbol @param {string} name */
+const titleOf = (symbol, name) => [venueOf(symbol) || !name ? symbol : "", name].filter(Boolean).join(" · ");
 
 /** @param {HTMLElement} element @param {string} name */
 function flash(element, name) {

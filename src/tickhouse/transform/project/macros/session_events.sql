@@ -14,6 +14,7 @@
         try_cast(message.cursor as bigint) as feed_cursor,
         message.previous.session as previous_session_id,
         try_cast(message.previous.seq as bigint) as previous_last_seq,
+        try_cast(message.previous.others as bigint) as previous_others,
         message.reason as reason,
         {%- for stream in frame_streams() if stream != 'sessions' %}
         try_cast(message.messages.{{ stream }} as bigint) as {{ stream }}_messages,
@@ -37,7 +38,7 @@
     from (
         select
             *,
-            json_transform(payload, '{"event":"VARCHAR","at":"VARCHAR","shard":"VARCHAR","feed":"VARCHAR","mode":"VARCHAR","cursor":"VARCHAR","previous":{"session":"VARCHAR","seq":"VARCHAR"},"reason":"VARCHAR","messages":{"trades":"VARCHAR","quotes":"VARCHAR","reference":"VARCHAR"},"stream":"VARCHAR","seq_from":"VARCHAR","seq_to":"VARCHAR","time_from":"VARCHAR","time_to":"VARCHAR","symbols":["VARCHAR"],"cause":"VARCHAR","filled_by":"VARCHAR","name":"VARCHAR","id_from":"VARCHAR","id_to":"VARCHAR","ray":"VARCHAR","clock_offset_ms":"VARCHAR","channel":"VARCHAR","every_s":"VARCHAR"}') as message
+            json_transform(payload, '{"event":"VARCHAR","at":"VARCHAR","shard":"VARCHAR","feed":"VARCHAR","mode":"VARCHAR","cursor":"VARCHAR","previous":{"session":"VARCHAR","seq":"VARCHAR","others":"VARCHAR"},"reason":"VARCHAR","messages":{"trades":"VARCHAR","quotes":"VARCHAR","reference":"VARCHAR"},"stream":"VARCHAR","seq_from":"VARCHAR","seq_to":"VARCHAR","time_from":"VARCHAR","time_to":"VARCHAR","symbols":["VARCHAR"],"cause":"VARCHAR","filled_by":"VARCHAR","name":"VARCHAR","id_from":"VARCHAR","id_to":"VARCHAR","ray":"VARCHAR","clock_offset_ms":"VARCHAR","channel":"VARCHAR","every_s":"VARCHAR"}') as message
         from {{ frames }}
         where source = 'tickhouse' and payload is not null
     )

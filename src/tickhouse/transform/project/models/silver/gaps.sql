@@ -89,10 +89,9 @@ silences as (
         case
             {#- The feed went on exactly after the last durable message: nothing is missing. #}
             when s.feed = p.feed
-                and s.feed_cursor = coalesce(p.feed_cursor, 0) + coalesce(s.previous_last_seq + 1, 0)
+                and s.feed_cursor = coalesce(p.feed_cursor, 0)
+                    + coalesce(s.previous_last_seq + 1, 0) + coalesce(s.previous_others, 0)
             then 'cursor'
-            {#- Its trades are numbered: the numbers that are missing are told, and nothing else is. #}
-            when s.feed like 'binance:%' and p.feed like 'binance:%' then 'ids'
         end as filled_by
     from {{ ref('sessions') }} as s
     left join {{ ref('sessions') }} as p on s.previous_session_id = p.session_id

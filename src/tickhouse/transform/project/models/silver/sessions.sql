@@ -19,6 +19,7 @@ arrived as (
         max(feed_cursor) filter (where event = 'opened') as feed_cursor,
         max(previous_session_id) filter (where event = 'opened') as previous_session_id,
         max(previous_last_seq) filter (where event = 'opened') as previous_last_seq,
+        max(previous_others) filter (where event = 'opened') as previous_others,
         max(happened_at) filter (where event = 'opened') as opened_at,
         max(happened_at) filter (where event = 'closed') as closed_at,
         max(reason) filter (where event = 'closed') as close_reason,
@@ -30,7 +31,8 @@ arrived as (
         min(time_from) filter (where event = 'gap') as gap_told_from
     from events
     where event in ('opened', 'closed', 'remote')
-        or (event = 'gap' and seq_from is null and filled_by is null)
+        {#- What filled a gap says nothing of this session's own, unless ids show that none was. #}
+        or (event = 'gap' and seq_from is null and coalesce(filled_by, 'ids') = 'ids')
     group by session_id
 )
 
@@ -38,8 +40,8 @@ select
     a.session_id,
     {% for column in [
         'shard', 'mode', 'feed', 'feed_cursor', 'previous_session_id', 'previous_last_seq',
-        'opened_at', 'closed_at', 'close_reason', 'trades_messages', 'quotes_messages',
-        'reference_messages', 'ray', 'clock_offset_ms'
+        'previous_others', 'opened_at', 'closed_at', 'close_reason', 'trades_messages',
+        'quotes_messages', 'reference_messages', 'ray', 'clock_offset_ms'
     ] %}
     {% if not window.is_full %}coalesce(a.{{ column }}, s.{{ column }}){% else %}a.{{ column }}{% endif %} as {{ column }},
     {% endfor %}
