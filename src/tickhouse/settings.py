@@ -67,13 +67,72 @@ class Settings(BaseSettings):
     """Binance's REST base: where gaps are filled from."""
 
     log: str = ""
-    """Log: `sqlite:///<path>`; default `<data>/log/log.db`."""
+    """Log: `sqlite:///<path>` or `kafka://host:port[,…][/prefix]`; default `<data>/log/log.db`."""
+
+    spool: str = ""
+    """Where `record` makes frames durable before Kafka takes them: `sqlite:///<path>`; default
+    `<data>/log/log.db`. Without Kafka the log itself."""
+
+    spool_bytes: int = Field(default=32 << 30, ge=1 << 20)
+    """A spool that Kafka does not empty grows to this size; then the rules of a full disk apply."""
 
     lake: str = ""
-    """Lake: `file:///<folder>`; default `<data>/lake`."""
+    """Lake: `file:///<folder>` or `s3://bucket[/prefix][?endpoint=…&region=…]`; default
+    `<data>/lake`."""
 
     warehouse: str = ""
     """Warehouse: `duckdb:///<path>`; default `<data>/warehouse/warehouse.duckdb`."""
+
+    kafka_group: str = "tickhouse-land"
+    """Consumer group of the landers; its committed offsets are only a hint and a lag metric."""
+
+    kafka_group_protocol: Literal["classic", "consumer"] = "classic"
+    """"consumer" is KIP-848 (Kafka 4)."""
+
+    kafka_security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
+    """As Kafka names it; managed clusters mostly want SASL_SSL."""
+
+    kafka_sasl_mechanism: str = ""
+    """`PLAIN`, `SCRAM-SHA-256`, `SCRAM-SHA-512`."""
+
+    kafka_sasl_username: str = ""
+    """SASL user, or the API key."""
+
+    kafka_sasl_password: SecretStr = SecretStr("")
+    """SASL password or API secret; by environment only, never as a flag."""
+
+    kafka_sasl_password_file: Path | None = None
+    """File that holds the SASL password."""
+
+    kafka_ssl_ca: Path | None = None
+    """PEM file of the authorities to trust instead of the system's."""
+
+    kafka_ssl_certificate: Path | None = None
+    """PEM file of our certificate (mutual TLS)."""
+
+    kafka_ssl_key: Path | None = None
+    """PEM file of its key."""
+
+    kafka_ssl_key_password: SecretStr = SecretStr("")
+    """Password of the key; by environment only."""
+
+    kafka_insecure_skip_tls_verification: bool = False
+    """Take any certificate: only for a test."""
+
+    s3_access_key_id: str = ""
+    """S3 key; without it the AWS chain is asked (environment, profile, instance role)."""
+
+    s3_secret_access_key: SecretStr = SecretStr("")
+    """S3 secret; by environment only, never as a flag."""
+
+    s3_ca_bundle: Path | None = None
+    """PEM file of the authorities to trust instead of the system's."""
+
+    s3_insecure_skip_tls_verification: bool = False
+    """Take any certificate: only for a test."""
+
+    land_single_writer: bool = False
+    """Only one lander will ever run: lets it land in a store without conditional writes."""
 
     port: int = Field(default=8787, ge=0, le=65535)
     """Port of the dashboard on 127.0.0.1; 0 chooses a free one."""
@@ -126,6 +185,17 @@ class Settings(BaseSettings):
     def log_url(self) -> str:
         """Log URL with the default filled in."""
         return self.log or f"sqlite:///{self.data}/log/log.db"
+
+    @property
+    def spool_url(self) -> str:
+        """Spool URL with the default filled in; the log itself where that is a file."""
+        default = self.log if self.log and not self.is_log_kafka else ""
+        return self.spool or default or f"sqlite:///{self.data}/log/log.db"
+
+    @property
+    def is_log_kafka(self) -> bool:
+        """Whether frames are relayed from a spool to Kafka."""
+        return self.log.startswith("kafka:")
 
     @property
     def lake_url(self) -> str:

@@ -58,7 +58,7 @@ class _Slowly:
     def read(self, partition: TopicPartition, start: int, *, bytes_max: int = 1) -> object:
         return self._reader.read(partition, start, bytes_max=1)
 
-    def subscribe(self, position_of: object) -> object:
+    def subscribe(self, position_of: object, _on_revoked: object = None) -> object:
         from tickhouse.stream.following import Following
 
         return Following(self, position_of)  # type: ignore[arg-type]

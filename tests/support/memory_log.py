@@ -6,7 +6,14 @@ from tickhouse.errors import CorruptLogError, TransientError
 from tickhouse.model.frame import encode_frames
 from tickhouse.model.positions import Stream, TopicPartition
 from tickhouse.stream.following import Following
-from tickhouse.stream.log import Bounds, LogBatch, PositionOf, Subscription
+from tickhouse.stream.log import (
+    Bounds,
+    LogBatch,
+    OnRevoked,
+    PositionOf,
+    Subscription,
+    nothing_revoked,
+)
 
 SESSION = "0192f0a0-0000-7000-8000-000000000000"
 RECEIVED_AT_NS = 1_732_300_000_000_000_000
@@ -120,7 +127,9 @@ class MemoryLog:
         times, values = [at for at, _ in taken], [value for _, value in taken]
         return LogBatch(partition, self.life, start, end, offsets, times, values)
 
-    def subscribe(self, position_of: PositionOf) -> Subscription:
+    def subscribe(
+        self, position_of: PositionOf, on_revoked: OnRevoked = nothing_revoked
+    ) -> Subscription:
         return Following(self, position_of)
 
     def identity(self) -> object:

@@ -172,7 +172,7 @@ def test_a_refused_key_ends_it_at_once(
 
 def test_a_running_recorder_is_named_with_what_to_do(tmp_path: Path) -> None:
     settings = settings_for(tmp_path, None)
-    log = backends.open_log(settings)
+    log = backends.open_spool(settings)
     try:
         with pytest.raises(BusyError, match=r"Stop `tickhouse up`.*start it again"):
             instruments(settings, arguments("--symbols", "AAPL"))

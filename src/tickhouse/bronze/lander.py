@@ -27,7 +27,7 @@ from tickhouse.errors import (
     TransientError,
 )
 from tickhouse.model.positions import TopicPartition
-from tickhouse.stream.log import LogBatch, LogReader
+from tickhouse.stream.log import LogBatch, LogReader, Position
 from tickhouse.telemetry import Report, get_logger
 
 __all__ = ["Lander", "held_offsets"]
@@ -148,12 +148,12 @@ class Lander:
 
     # -- choosing the chain -------------------------------------------------------------------
 
-    def _assign(self, partition: TopicPartition, topic_id: str) -> int:
+    def _assign(self, partition: TopicPartition, topic_id: str) -> Position:
         """Where to read a partition; what it held of another life of the log is landed first."""
         buffer = self._buffers.setdefault(partition, Buffer(partition))
         buffer.next_life = topic_id
         self._settle(buffer)
-        return buffer.next
+        return Position(buffer.next)
 
     def _settle(self, buffer: Buffer) -> bool:
         """Choose the chain of the log's new life; False where that has to wait."""

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+import msgspec
+
 from tickhouse.bronze.chain import ROOT
 from tickhouse.bronze.local import LocalStore
 from tickhouse.bronze.store import Store
@@ -19,11 +21,13 @@ from tickhouse.stream.log import Log, LogReader
 from tickhouse.stream.sqlite import SqliteLog, SqliteReader
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Generator, Iterator
 
+    from tickhouse.bronze.s3_options import S3Options
     from tickhouse.source.feed import Feed
     from tickhouse.source.options import FinnhubOptions
     from tickhouse.source.replay import Cut, Recorded
+    from tickhouse.stream.kafka_options import KafkaOptions
     from tickhouse.transform.builder import Builder
     from tickhouse.warehouse.duckdb import DuckDBWarehouse
 
@@ -43,25 +47,99 @@ def local_path(url: str, *, scheme: str, setting: str) -> Path:
     return Path(url.removeprefix(prefix)).expanduser().absolute()
 
 
-def open_log(settings: Settings) -> Log:
-    """The log for its one writer."""
-    return SqliteLog(local_path(settings.log_url, scheme="sqlite", setting="log"))
+def open_spool(settings: Settings) -> Log:
+    """Where frames become durable, for the one recorder: the embedded log, or Kafka's spool."""
+    return SqliteLog(_spool_path(settings))
 
 
-def log_free_bytes(settings: Settings) -> int:
-    """Room left on the log's disk."""
-    path = local_path(settings.log_url, scheme="sqlite", setting="log")
-    return shutil.disk_usage(path.parent).free
+def spool_free_bytes(settings: Settings) -> int:
+    """Room left on the spool's disk."""
+    return shutil.disk_usage(_spool_path(settings).parent).free
+
+
+def open_spool_reader(settings: Settings) -> LogReader:
+    """What is durable on this machine, for a reader."""
+    return SqliteReader(_spool_path(settings))
+
+
+def _spool_path(settings: Settings) -> Path:
+    return local_path(settings.spool_url, scheme="sqlite", setting="spool")
 
 
 def open_log_reader(settings: Settings) -> LogReader:
     """The log for a reader."""
-    return SqliteReader(local_path(settings.log_url, scheme="sqlite", setting="log"))
+    if not settings.is_log_kafka:
+        return SqliteReader(local_path(settings.log_url, scheme="sqlite", setting="log"))
+    with _needs("kafka"):
+        from tickhouse.stream.kafka import KafkaReader
+    return KafkaReader(kafka_options(settings))
+
+
+def kafka_options(settings: Settings) -> "KafkaOptions":
+    """The cluster that `log` names.
+
+    Raises:
+        ConfigError: the address is wrong, or the password's file cannot be read.
+    """
+    from tickhouse.stream.kafka_options import KafkaOptions, read_kafka_url
+
+    bootstrap, prefix = read_kafka_url(settings.log)
+    password = settings.kafka_sasl_password.get_secret_value()
+    if not password and settings.kafka_sasl_password_file is not None:
+        password = _read_secret(settings.kafka_sasl_password_file, "kafka_sasl_password_file")
+    return KafkaOptions(
+        bootstrap=bootstrap,
+        prefix=prefix,
+        group=settings.kafka_group,
+        group_protocol=settings.kafka_group_protocol,
+        security_protocol=settings.kafka_security_protocol,
+        sasl_mechanism=settings.kafka_sasl_mechanism,
+        sasl_username=settings.kafka_sasl_username,
+        sasl_password=password,
+        ssl_ca=str(settings.kafka_ssl_ca or ""),
+        ssl_certificate=str(settings.kafka_ssl_certificate or ""),
+        ssl_key=str(settings.kafka_ssl_key or ""),
+        ssl_key_password=settings.kafka_ssl_key_password.get_secret_value(),
+        insecure_skip_tls_verification=settings.kafka_insecure_skip_tls_verification,
+    )
 
 
 def open_store(settings: Settings) -> Store:
     """The lake."""
-    return LocalStore(local_path(settings.lake_url, scheme="file", setting="lake"))
+    return open_store_at(settings.lake_url, settings, setting="lake")
+
+
+def open_store_at(url: str, settings: Settings, *, setting: str) -> Store:
+    """A lake at an address; buckets take their credentials from the settings."""
+    if not url.startswith("s3:"):
+        return LocalStore(local_path(url, scheme="file", setting=setting))
+    with _needs("s3"):
+        from tickhouse.bronze.s3 import S3Store
+    return S3Store(s3_options(url, settings))
+
+
+def s3_options(url: str, settings: Settings) -> "S3Options":
+    """The bucket at an address, with the credentials of the settings."""
+    from tickhouse.bronze.s3_options import read_s3_url
+
+    return msgspec.structs.replace(
+        read_s3_url(url),
+        access_key_id=settings.s3_access_key_id,
+        secret_access_key=settings.s3_secret_access_key.get_secret_value(),
+        ca_bundle=str(settings.s3_ca_bundle or ""),
+        insecure_skip_tls_verification=settings.s3_insecure_skip_tls_verification,
+    )
+
+
+@contextlib.contextmanager
+def _needs(extra: str) -> "Generator[None]":
+    """Say which extra is missing where a client library is."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        raise ConfigError(
+            f"{error.name} is not installed: pip install 'tickhouse[{extra}]'"
+        ) from error
 
 
 def warehouse_path(settings: Settings) -> Path:
@@ -143,10 +221,7 @@ def finnhub_options(settings: Settings) -> "FinnhubOptions":
 
     token = settings.finnhub_token.get_secret_value()
     if not token and settings.finnhub_token_file is not None:
-        try:
-            token = settings.finnhub_token_file.read_text()
-        except (OSError, UnicodeDecodeError) as error:
-            raise ConfigError(f"finnhub_token_file: {error}") from error
+        token = _read_secret(settings.finnhub_token_file, "finnhub_token_file")
     return FinnhubOptions(
         token=Secret(token.strip()),
         ws_url=settings.finnhub_ws_url,
@@ -156,6 +231,13 @@ def finnhub_options(settings: Settings) -> "FinnhubOptions":
         calls_per_minute=settings.finnhub_calls_per_minute,
         silence_s=settings.finnhub_silence_s,
     )
+
+
+def _read_secret(path: Path, setting: str) -> str:
+    try:
+        return path.read_text().strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{setting}: {error}") from error
 
 
 def probe_conditional_put(settings: Settings) -> str:

@@ -80,7 +80,7 @@ def symbols_asked_for(settings: Settings, asked: str | None) -> list[str]:
 
 def _open_log(settings: Settings) -> Log:
     try:
-        return backends.open_log(settings)
+        return backends.open_spool(settings)
     except BusyError as error:
         raise BusyError(
             f"{settings.log_url}: a recorder is running on this log, and a log has one writer. Stop"

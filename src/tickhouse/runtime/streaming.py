@@ -30,7 +30,7 @@ def record(settings: Settings, arguments: argparse.Namespace) -> VerbResult:
         raise ConfigError(
             f"{feed.url} never ends, so --once cannot: give the feed an end (frames=N), or --for"
         )
-    log = backends.open_log(settings)
+    log = backends.open_spool(settings)
     status = StageStatus(settings.run_folder, "record")
     recorder = Recorder(
         feed,
@@ -41,7 +41,7 @@ def record(settings: Settings, arguments: argparse.Namespace) -> VerbResult:
         report=status.report,
     )
     recorder.space = FreeSpace(
-        lambda: backends.log_free_bytes(settings),
+        lambda: backends.spool_free_bytes(settings),
         settings.record_free_bytes,
         clock=SYSTEM_CLOCK,
     )

@@ -15,6 +15,33 @@ class Bounds(msgspec.Struct, frozen=True):
     end: int
 
 
+class SpoolRange(msgspec.Struct, frozen=True):
+    """Where records came from that a relay carried into this log from a spool.
+
+    Attributes:
+        epoch: the spool's epoch.
+        first, last: spool offsets of the first and the last record, both inclusive. As many records
+            lie between them as their difference says, unless some are missing or doubled.
+    """
+
+    epoch: str
+    first: int
+    last: int
+
+
+class Position(msgspec.Struct, frozen=True):
+    """Where to read on in a partition.
+
+    Attributes:
+        offset: of the next record.
+        leader_epoch: of the record before, where the log counts its leaders: a log that has lost
+            its tail since shows it by that. None = unknown.
+    """
+
+    offset: int
+    leader_epoch: int | None = None
+
+
 class LogBatch(msgspec.Struct, frozen=True):
     """Records read from one partition, covering the offsets from `start` up to `next`.
 
@@ -27,6 +54,8 @@ class LogBatch(msgspec.Struct, frozen=True):
         log_times_ms: when the log took each record, UNIX milliseconds UTC.
         values: the records.
         trimmed: retention passed the reader: `start..next` is gone, there are no records.
+        leader_epoch: of the last record, where the log counts its leaders.
+        spool: where the records came from, if all of them came from one spool.
     """
 
     partition: TopicPartition
@@ -37,6 +66,8 @@ class LogBatch(msgspec.Struct, frozen=True):
     log_times_ms: Sequence[int]
     values: Sequence[bytes]
     trimmed: bool = False
+    leader_epoch: int | None = None
+    spool: SpoolRange | None = None
 
 
 class Append(msgspec.Struct, frozen=True):
@@ -46,8 +77,19 @@ class Append(msgspec.Struct, frozen=True):
     values: Sequence[bytes]
 
 
-PositionOf = Callable[[TopicPartition, str], int]
-"""Tells a subscription where to start in a partition of a topic id (the chain's tail)."""
+PositionOf = Callable[[TopicPartition, str], Position]
+"""Tells a subscription where to start in a partition of a topic id (the chain's tail).
+
+Asked when a partition is assigned, and again when the log turns out to be another one there: a new
+topic id, or the same whose end lies below the position."""
+
+OnRevoked = Callable[[Sequence[TopicPartition], bool], None]
+"""Told which partitions are no longer this reader's, and whether they were lost (another reader may
+have them already) rather than given up in an orderly way."""
+
+
+def nothing_revoked(_partitions: Sequence[TopicPartition], _is_lost: bool) -> None:  # noqa: FBT001
+    """For readers of logs that assign every partition to each of them."""
 
 
 class Subscription(Protocol):
@@ -114,8 +156,14 @@ class LogReader(Protocol):
         """
         ...
 
-    def subscribe(self, position_of: PositionOf) -> Subscription:
-        """Follow all partitions of all streams, new ones included."""
+    def subscribe(
+        self, position_of: PositionOf, on_revoked: OnRevoked = nothing_revoked
+    ) -> Subscription:
+        """Follow the partitions of all streams, new ones included.
+
+        A log that shares them among the readers of a group assigns and revokes; both callbacks are
+        called within `poll`. An embedded log assigns all of them to every reader.
+        """
         ...
 
     def close(self) -> None:

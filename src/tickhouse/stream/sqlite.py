@@ -21,7 +21,15 @@ import msgspec
 from tickhouse.errors import BusyError, ConfigError, CorruptLogError, RefusedError, TransientError
 from tickhouse.model.positions import Stream, TopicPartition
 from tickhouse.stream.following import Following
-from tickhouse.stream.log import Append, Bounds, LogBatch, PositionOf, Subscription
+from tickhouse.stream.log import (
+    Append,
+    Bounds,
+    LogBatch,
+    OnRevoked,
+    PositionOf,
+    Subscription,
+    nothing_revoked,
+)
 from tickhouse.telemetry import failpoint, sync_folder
 
 SCHEMA: Final = """
@@ -155,7 +163,11 @@ class SqliteReader:
             partition, self._epoch, start, next_offset, offsets, times or [], values or [], trimmed
         )
 
-    def subscribe(self, position_of: PositionOf) -> Subscription:
+    def subscribe(
+        self,
+        position_of: PositionOf,
+        on_revoked: OnRevoked = nothing_revoked,  # noqa: ARG002 - nothing is ever revoked
+    ) -> Subscription:
         """Follow all partitions."""
         return Following(self, position_of)
 

@@ -22,7 +22,7 @@ from tickhouse.telemetry import get_logger
 if TYPE_CHECKING:
     import httpx
 
-PROFILE_SHARD: Final = 900
+PROFILE_SHARD: Final = 7
 """Shard (partition) of its own, far from those of feeds that record all day."""
 PROFILE_SOURCE: Final = "finnhub.profile2"
 ATTEMPTS: Final = 3
