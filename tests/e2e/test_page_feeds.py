@@ -136,7 +136,8 @@ def test_gaps_are_shaded_and_say_what_is_missing(browser: Browser, url: str, roa
         assert re.fullmatch(r"1 gap\s*1 filled", page.text("#gap-toggle"))
         assert page.text("#chart-incomplete") == "incomplete: 5 min missing"
         assert "incomplete" in page.text('[data-kpi="trades"] .kpi-note')
-        assert "1 gap (1 filled), last: silent for 152 s" in page.text('[data-stage="feed"]')
+        lane = "1 gap (1 filled), last: silent for 152 s"
+        page.wait(lambda: lane in page.text('[data-stage="feed"]'), what="what gold says of it")
         page.screenshot("gaps")
         page.assert_clean()
 
