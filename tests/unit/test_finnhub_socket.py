@@ -34,8 +34,8 @@ from tickhouse.model.session import (
     Coverage,
     Remote,
 )
+from tickhouse.source import websocket
 from tickhouse.source.feed import Arrivals, Delivery, Feed
-from tickhouse.source.finnhub import connection
 from tickhouse.source.finnhub.coverage import CoverageBoard
 from tickhouse.source.finnhub.feed import open_finnhub
 
@@ -348,7 +348,7 @@ def test_a_silent_symbol_is_told_to_be_polled_and_told_again_when_it_trades() ->
 def test_a_busy_recorder_holds_the_server_back_and_is_not_taken_for_silence(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(connection, "WAITING_BYTES_MAX", 1)
+    monkeypatch.setattr(websocket, "WAITING_BYTES_MAX", 1)
     messages = [trade("AAPL", price=n) for n in range(300)]
 
     async def script(call: Call) -> None:
@@ -374,7 +374,7 @@ def test_a_busy_recorder_holds_the_server_back_and_is_not_taken_for_silence(
 def test_the_time_of_a_busy_recorder_does_not_count_as_silence(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(connection, "WAITING_BYTES_MAX", 1)
+    monkeypatch.setattr(websocket, "WAITING_BYTES_MAX", 1)
 
     async def script(call: Call) -> None:
         await call.hear(1)

@@ -14,11 +14,12 @@ from tickhouse.source.binance.gaps import GapBook, OpenGap
 from tickhouse.source.binance.ids import TRADES_KIND, VENUE
 from tickhouse.source.binance.past import SOCKET, Past, load_gaps, read_past
 from tickhouse.source.binance.rest import BinanceRest
-from tickhouse.source.binance.socket import Batch, open_socket
+from tickhouse.source.binance.socket import open_socket
 from tickhouse.source.binance.trail import Jump, Trail
 from tickhouse.source.feed import Arrivals, Delivery, History
 from tickhouse.source.options import BinanceOptions
 from tickhouse.source.parameters import Parameters, split_query
+from tickhouse.source.websocket import Batch
 from tickhouse.telemetry import get_logger
 
 PAIR: Final = re.compile(r"[a-z0-9]{5,20}")
