@@ -5,9 +5,11 @@ BIN    := $(VENV)/bin
 UV     := $(shell command -v uv 2>/dev/null || echo .cache/uv/bin/uv)
 PYTEST := $(BIN)/python -m pytest -q -n 2 --dist loadfile
 PORT   ?=
+MINUTES ?= 1
+SEED   ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help up test test-all check lint bench prove-road prove-feeds wheel-smoke setup setup-dev browser clean
+.PHONY: help up test test-all check lint bench prove-road prove-feeds prove-cluster soak servers wheel-smoke setup setup-dev browser clean
 
 help: ## Show this help
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-14s %s\n", $$1, $$2}'
@@ -61,6 +63,16 @@ prove-road: setup ## Real trades, 20 random kills, audit, rebuild: one JSON line
 
 prove-feeds: setup ## A seeded day through a double of Finnhub, every fault: one JSON line (<= 3 minutes)
 	@$(BIN)/python -m proofs.feeds
+
+prove-cluster: setup-dev ## Real Kafka and S3, 60 s of faults, two oracles: one JSON line (<= 5 minutes)
+	@$(BIN)/python -m proofs.cluster $(if $(SEED),--seed $(SEED))
+
+soak: setup-dev ## The same for MINUTES=30, and RELIABILITY.md from what was seen
+	$(BIN)/python -m proofs.soak --minutes $(MINUTES) $(if $(SEED),--seed $(SEED)) --json proofs/results/soak.json
+	$(BIN)/python -m tools.reliability_table
+
+servers: setup-dev ## Start Kafka, SeaweedFS and MinIO; print their URLs (Ctrl-C stops)
+	@$(BIN)/python -m tests.servers
 
 wheel-smoke: $(UV) ## Build the wheel; run the whole road from it in an environment of its own
 	@rm -rf dist && $(UV) build --quiet --wheel --out-dir dist

@@ -55,6 +55,10 @@ def _stage_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--once", action="store_true", help="stop once level with what is upstream, exit 0"
     )
+    _for_option(parser)
+
+
+def _for_option(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--for", dest="for_s", type=seconds, metavar="TIME", help="stop after this time, as 30s"
     )
@@ -145,6 +149,34 @@ def _instruments_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _init_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--partitions", type=int, default=8, metavar="N", help="of each topic: one a shard (8)"
+    )
+    parser.add_argument(
+        "--replication", type=int, default=1, metavar="N", help="copies of each partition (1)"
+    )
+    parser.add_argument(
+        "--retention-hours",
+        type=float,
+        default=72.0,
+        metavar="HOURS",
+        help="how long new topics keep records, landed or not (72)",
+    )
+    parser.add_argument(
+        "--policies", type=Path, metavar="FOLDER", help="write policies and lifecycle rule there"
+    )
+
+
+def _copy_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--from", dest="copy_from", metavar="URL", help="lake to read; default: the setting `lake`"
+    )
+    parser.add_argument(
+        "--to", dest="copy_to", required=True, metavar="URL", help="lake to fill: file:/// or s3://"
+    )
+
+
 VERBS: Final[dict[str, VerbHelp]] = {
     "up": VerbHelp(
         "run the whole road under one supervisor and show it in a page",
@@ -205,6 +237,18 @@ VERBS: Final[dict[str, VerbHelp]] = {
         "proof:rebuild",
         _rebuild_options,
     ),
+    "init": VerbHelp(
+        "create Kafka topics and the lake's bucket, and print policies; does nothing twice",
+        "tickhouse init --log kafka://broker:9092 --lake s3://ticks/lake --policies policies",
+        "provisioning:init",
+        _init_options,
+    ),
+    "copy": VerbHelp(
+        "copy a lake into another one, verified and resumable",
+        "tickhouse copy --to s3://ticks/lake",
+        "copying:copy",
+        _copy_options,
+    ),
     "doctor": VerbHelp(
         "check every configured backend and say what to fix",
         "tickhouse doctor",
@@ -221,6 +265,12 @@ VERBS: Final[dict[str, VerbHelp]] = {
         "tickhouse show log --stream sessions --limit 5",
         "show:show",
         _show_options,
+    ),
+    "drain": VerbHelp(
+        "send what a spool still holds to Kafka after another spool took over its shards",
+        "tickhouse drain --spool sqlite:////old/log.db",
+        "relaying:drain",
+        _for_option,
     ),
     "query": VerbHelp(
         "ask published gold a question, read-only",

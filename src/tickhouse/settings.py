@@ -89,6 +89,9 @@ class Settings(BaseSettings):
     kafka_group_protocol: Literal["classic", "consumer"] = "classic"
     """"consumer" is KIP-848 (Kafka 4)."""
 
+    kafka_compression: Literal["lz4", "zstd"] = "lz4"
+    """Of what the relay sends: zstd takes less room and more time."""
+
     kafka_security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
     """As Kafka names it; managed clusters mostly want SASL_SSL."""
 

@@ -1,33 +1,31 @@
 """What every store promises; the fake of other tests keeps the same promises."""
 
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from support.memory_store import FaultyStore, MemoryStore
+from tests.servers.fixtures import bucket_name, minio, moto, seaweedfs  # noqa: F401
+from tests.support.buckets import open_bucket
 from tickhouse.bronze.local import LocalStore
-from tickhouse.bronze.store import Store
+from tickhouse.bronze.store import Store, get_many
 from tickhouse.errors import ObjectExistsError, ObjectMissingError
 
 FOLDER = "bronze/v1/trades/tickhouse.trades.v1~e1/p=00000"
+S3_SERVERS = ["seaweedfs", "minio", "moto"]
+FAKES: dict[str, Callable[[], Store]] = {"memory": MemoryStore, "faulty": FaultyStore}
 
 
-def _local(folder: Path) -> Store:
-    return LocalStore(folder / "lake")
-
-
-def _memory(_folder: Path) -> Store:
-    return MemoryStore()
-
-
-def _faulty(_folder: Path) -> Store:
-    return FaultyStore()
-
-
-@pytest.fixture(params=[_local, _memory, _faulty], ids=["local", "memory", "faulty"])
+@pytest.fixture(params=["local", *S3_SERVERS, *FAKES])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
-    return request.param(tmp_path)
+    if request.param == "local":
+        return LocalStore(tmp_path / "lake")
+    if request.param in FAKES:
+        return FAKES[request.param]()
+    server = request.getfixturevalue(request.param)
+    return open_bucket(server, request.getfixturevalue("bucket_name"), prefix="team/lake")
 
 
 def put(store: Store, *names: str, body: bytes = b"body") -> None:
@@ -65,7 +63,7 @@ def test_a_taken_key_is_refused_and_what_is_there_stays(store: Store) -> None:
 
 
 def test_of_many_writers_of_one_key_exactly_one_wins(store: Store) -> None:
-    if not isinstance(store, LocalStore):
+    if isinstance(store, MemoryStore):
         pytest.skip("the fakes are for one thread")
     won: list[tuple[int, int]] = []
     barrier = threading.Barrier(4)
@@ -99,23 +97,44 @@ def test_a_missing_object_is_named(store: Store) -> None:
             read(f"{FOLDER}/1/below-an-object")
 
 
+def test_many_objects_come_back_in_the_order_that_was_asked_for(store: Store) -> None:
+    wanted = [f"{FOLDER}/{number}" for number in (7, 3, 19, 0, 11, 12, 13, 14, 15, 16, 17, 18)]
+    for key in wanted:
+        store.put_if_absent(key, key.encode() * 1000, {})
+
+    assert list(get_many(store, wanted)) == [key.encode() * 1000 for key in wanted]
+    assert list(get_many(store, [])) == []
+
+
+def test_of_many_objects_a_missing_one_is_named_when_its_turn_comes(store: Store) -> None:
+    put(store, "1", "2", "4")
+    found = get_many(store, [f"{FOLDER}/{number}" for number in (1, 2, 3, 4)])
+
+    assert [next(found), next(found)] == [b"body", b"body"]
+    with pytest.raises(ObjectMissingError, match=f"{FOLDER}/3"):
+        next(found)
+
+
 def test_objects_are_listed_in_the_order_of_their_keys_with_their_sizes(store: Store) -> None:
     for key in ("a/b/2", "a/b.c/1", "a/b/10", "a/b=c", "a/0", "b/1"):
         store.put_if_absent(key, key.encode(), {})
 
     listed = list(store.list_objects("a"))
 
-    assert [found.key for found in listed] == ["a/0", "a/b.c/1", "a/b/10", "a/b/2", "a/b=c"]
+    keys = [found.key for found in listed]
+    assert sorted(keys) == ["a/0", "a/b.c/1", "a/b/10", "a/b/2", "a/b=c"]
+    assert [key for key in keys if key.startswith("a/b/")] == ["a/b/10", "a/b/2"]
     assert all(found.size == len(found.key) for found in listed)
 
 
-def test_a_listing_goes_on_after_any_key(store: Store) -> None:
-    keys = ["a/0", "a/b.c/1", "a/b/10", "a/b/2", "a/b=c"]
-    for key in keys:
+def test_a_listing_goes_on_after_any_key_of_its_folder(store: Store) -> None:
+    keys = [f"{FOLDER}/{name}" for name in ("00", "05", "05.gz", "10", "1=", "GENESIS", "a~b")]
+    for key in reversed(keys):
         store.put_if_absent(key, b"", {})
+    store.put_if_absent(f"{FOLDER}9/00", b"", {})
 
-    for start_after in [*keys, "a/1", "a/b", "a/b/", "a/b/11", "a/zz", ""]:
-        assert names(store, "a", start_after=start_after) == [k for k in keys if k > start_after]
+    for after in [*keys, *(f"{FOLDER}/{name}" for name in ("0", "04", "1", "99", "zz")), ""]:
+        assert names(store, FOLDER, start_after=after) == [key for key in keys if key > after]
 
 
 def test_a_listing_of_nothing_is_empty(store: Store) -> None:

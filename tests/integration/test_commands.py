@@ -112,7 +112,8 @@ def test_doctor_is_content_with_a_sound_folder(level: Path) -> None:
         ({"TICKHOUSE_SOURCE": "ftp://x"}, "not a feed"),
         ({"TICKHOUSE_SOURCE": "replay:/no/such/file"}, "no recording there"),
         ({"TICKHOUSE_SOURCE": "sim://sp500?rate=fast"}, "rate"),
-        ({"TICKHOUSE_LAKE": "s3://bucket"}, "not a backend of this version"),
+        ({"TICKHOUSE_LAKE": "gs://bucket"}, "not a backend of this version"),
+        ({"TICKHOUSE_LAKE": "s3://bucket?regoin=eu"}, "unknown parameter"),
         ({"TICKHOUSE_WAREHOUSE": "duckdb:///" + os.devnull + "/x"}, "null"),
     ],
 )

@@ -5,7 +5,8 @@ protocol broken: a test that does not find them would prove nothing.
 """
 
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
+from concurrent.futures import Future
 from typing import Final
 
 import pytest
@@ -15,9 +16,10 @@ from support.memory_log import TRADES, MemoryLog, Partition, frames
 from support.memory_store import FaultyStore
 from tickhouse.bronze import lander as lander_module
 from tickhouse.bronze.buffer import Buffer
-from tickhouse.bronze.chain import Chain, find_chains
+from tickhouse.bronze.chain import Chain, Published, find_chains
 from tickhouse.bronze.lander import Lander
 from tickhouse.bronze.object import Manifest
+from tickhouse.bronze.publishing import Job
 from tickhouse.bronze.restored import choose_chain
 from tickhouse.errors import CorruptObjectError, RefusedError, TransientError
 from tickhouse.model.positions import Stream, TopicPartition
@@ -29,6 +31,36 @@ STEPS: Final = 120
 
 class Crash(BaseException):
     """The process is gone, at the very place where this is raised."""
+
+
+class LateExecutor:
+    """Runs jobs whenever time is looked at, or much later, as threads do; in any order."""
+
+    def __init__(self, chance: random.Random) -> None:
+        self.size = chance.randint(1, 3)
+        self._random = chance
+        self._jobs: list[tuple[Job, Future[Published]]] = []
+
+    def submit(self, job: Job) -> Future[Published]:
+        future: Future[Published] = Future()
+        self._jobs.append((job, future))
+        return future
+
+    def wait(self, running: Collection[Future[Published]], timeout_s: float) -> None:
+        self.run_one()
+
+    def run_one(self) -> None:
+        """One of the jobs; those of a killed lander are requests that are still on their way."""
+        if not self._jobs:
+            return
+        job, future = self._jobs.pop(self._random.randrange(len(self._jobs)))
+        try:
+            future.set_result(job())
+        except Exception as error:  # noqa: BLE001 - the future raises it again
+            future.set_exception(error)
+
+    def close(self) -> None:
+        pass
 
 
 class World:
@@ -49,6 +81,8 @@ class World:
         self.restores = False
         self._snapshots: list[dict[TopicPartition, Partition]] = []
         self.landers: list[Lander] = []
+        self.is_late = False
+        self.executors: list[LateExecutor] = []
         self._lander = lander
         self._recorded = 0
 
@@ -60,6 +94,15 @@ class World:
         )
 
     def _new_lander(self) -> None:
+        executor = LateExecutor(self.random) if self.is_late else None
+        if executor is not None:
+            self.executors.append(executor)
+
+        def clock() -> float:
+            if executor is not None and self.random.random() < 0.1:
+                executor.run_one()
+            return self.clock()
+
         self.landers.append(
             self._lander(
                 self.log,
@@ -67,8 +110,9 @@ class World:
                 bytes_max=self.random.choice([1, 900, 3_000]),
                 age_s_max=self.random.choice([0.2, 1.0, 5.0]),
                 memory_bytes_max=self.random.choice([1_500, 1 << 30]),
-                clock=self.clock,
+                clock=clock,
                 sleep=self.clock.sleep,
+                executor=executor,
             )
         )
 
@@ -81,6 +125,8 @@ class World:
             self.clock.now_s += self.random.choice([0.0, 0.05, 0.5])
             if self.random.random() < 0.05:
                 self._trim()
+            if self.executors and self.random.random() < 0.3:
+                self._arrive_late()
         self.is_healed = True
         self._new_lander()
         self.random.shuffle(self.landers)
@@ -119,6 +165,14 @@ class World:
         except Crash:
             self.landers.remove(lander)
 
+    def _arrive_late(self) -> None:
+        """What a lander, or one that was killed, has sent arrives now."""
+        executor = self.random.choice(self.executors)
+        try:
+            executor.run_one()
+        except Crash:
+            self.landers = [lander for lander in self.landers if lander._executor is not executor]
+
     def _trim(self) -> None:
         for place in self.log.partitions():
             healed, self.is_healed = self.is_healed, True
@@ -141,9 +195,14 @@ def check(world: World, ever: dict[TopicPartition, dict[int, bytes]]) -> None:
 
 
 def simulate(
-    seed: int, *, lander: type[Lander] = Lander, store: type[FaultyStore] = FaultyStore
+    seed: int,
+    *,
+    lander: type[Lander] = Lander,
+    store: type[FaultyStore] = FaultyStore,
+    is_late: bool = False,
 ) -> World:
     world = World(seed, lander=lander, store=store)
+    world.is_late = is_late
     ever: dict[TopicPartition, dict[int, bytes]] = {}
     append = world.log.append
 
@@ -163,13 +222,12 @@ def _polls_do_not_wait(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lander_module, "POLL_S", 0.0)
 
 
-def test_every_offset_lands_exactly_once_whatever_crashes(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+@pytest.mark.parametrize("is_late", [False, True], ids=["at once", "in threads"])
+def test_every_offset_lands_exactly_once_whatever_crashes(*, is_late: bool) -> None:
     adopted = 0
     for seed in range(SEEDS):
         try:
-            world = simulate(seed)
+            world = simulate(seed, is_late=is_late)
         except BaseException as error:
             error.add_note(f"seed {seed}")
             raise
@@ -178,11 +236,12 @@ def test_every_offset_lands_exactly_once_whatever_crashes(
     assert adopted > SEEDS / 10, "the schedules hardly ever made two landers meet"
 
 
-def test_whatever_copies_of_the_log_are_restored_what_it_holds_is_landed() -> None:
+@pytest.mark.parametrize("is_late", [False, True], ids=["at once", "in threads"])
+def test_whatever_copies_of_the_log_are_restored_what_it_holds_is_landed(*, is_late: bool) -> None:
     generations = 0
     for seed in range(SEEDS):
         try:
-            generations += _restore_at_random(seed)
+            generations += _restore_at_random(seed, is_late=is_late)
         except BaseException as error:
             error.add_note(f"seed {seed}")
             raise
@@ -190,8 +249,9 @@ def test_whatever_copies_of_the_log_are_restored_what_it_holds_is_landed() -> No
     assert generations > SEEDS, "the schedules hardly ever opened a new chain"
 
 
-def _restore_at_random(seed: int) -> int:
+def _restore_at_random(seed: int, *, is_late: bool) -> int:
     world = World(seed)
+    world.is_late = is_late
     world.restores = True
     world.run()
     chains = find_chains(world.store)
@@ -234,8 +294,14 @@ class ExistsIsSuccessLander(Lander):
 class KeepsCoveredLinesLander(Lander):
     """Moves its start behind the object found, and lands lines again that it covers."""
 
+    def _publish(self, buffer: Buffer) -> bool:
+        self.kept = buffer.draft
+        return super()._publish(buffer)
+
     def _adopt(self, buffer: Buffer, chain: Chain, found: Manifest) -> None:
-        buffer.start, buffer.next = found.next, max(found.next, buffer.next)
+        buffer.restart(found.next)
+        buffer.draft = self.kept
+        buffer.draft.start, buffer.draft.next = found.next, max(found.next, self.kept.next)
         buffer.succeed()
 
 
@@ -243,10 +309,8 @@ class ForgetsToSeekLander(Lander):
     """Adopts a shorter object, drops its lines and reads on where it was."""
 
     def _go_on(self, buffer: Buffer) -> None:
-        buffer.next = buffer.start = max(
-            buffer.next,
-            self._subscription._positions.get(buffer.partition, 0),  # type: ignore[attr-defined]
-        )
+        position = self._subscription._positions.get(buffer.partition, 0)  # type: ignore[attr-defined]
+        buffer.restart(max(buffer.next, position))
         super()._go_on(buffer)
 
 

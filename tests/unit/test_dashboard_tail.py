@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 from support.dashboard import SESSIONS, TRADES, MemoryLog
+from support.memory_log import MemoryLog as LogWithHoles
 from tickhouse.dashboard.tail import RECORDS_A_STEP, LogTail
 from tickhouse.errors import CorruptLogError
 from tickhouse.model.positions import Stream, TopicPartition
@@ -185,3 +186,31 @@ def test_each_stream_has_a_topic_of_its_own_and_reference_data_is_not_followed()
     log.epoch = "epoch2"
     assert tail.discover(lambda _: 0) is True
     assert tail.topic_id(Stream.QUOTES) == "epoch2-quotes"
+
+
+def test_offsets_without_records_are_passed_and_not_told_as_skipped() -> None:
+    """Markers of Kafka's transactions use offsets."""
+    log = LogWithHoles(batch_records=2)
+    log.append(TRADES, [b"1", b"2"])
+    log.skip(TRADES, 5)
+    log.append(TRADES, [b"3"])
+    log.skip(TRADES, 3)
+    tail = LogTail(log, clock_ms=lambda: 7)
+    tail.discover(lambda _: 0)
+
+    assert values_of(tail) == [b"1", b"2", b"3"]
+    assert tail.skipped_records == 0
+    assert tail.skip_if_behind() == {}
+    assert tail.position(TRADES) == log.bounds(TRADES).end
+
+
+def test_a_resting_reader_follows_all_but_trades() -> None:
+    log = MemoryLog()
+    fill(log, TRADES, 3)
+    sessions = fill(log, SESSIONS, 2)
+    tail = tail_of(log)
+    tail.is_resting = True
+
+    assert values_of(tail) == sessions
+    tail.is_resting = False
+    assert len(values_of(tail)) == 3

@@ -140,3 +140,92 @@ def test_a_position_is_spliced_in_front_without_touching_the_payload() -> None:
 
     assert spliced.lines[1] == b'{"t":"epoch","p":3,"o":92,"lt":8,' + frames[1][1:]
     assert (spliced.rx_min, spliced.rx_max) == (17, 17)
+
+
+def one_by_one(values: list[bytes], offsets: list[int]) -> list[bytes]:
+    """Lines as a reader of a single record would make them."""
+    return [
+        splice_positions(
+            [value], topic_id="epoch", part=3, offsets=[at], log_times_ms=[at // 7]
+        ).lines[0]
+        for value, at in zip(values, offsets, strict=True)
+    ]
+
+
+def session_of(count: int, *, first: int = 0, session: str = "s-1") -> list[bytes]:
+    return [
+        frame
+        for seq in range(first, first + count)
+        for frame in encode_frames(
+            [b'{"n":%d}' % seq],
+            source="finnhub.ws",
+            session=session,
+            first_seq=seq,
+            received_at_ns=1_732_300_000_000_000_000 + (seq * 7919) % 1_000,
+        )
+    ]
+
+
+ODD_RECORDS = [
+    b"",
+    b"\n",
+    b"{}",
+    b'{"v":1,"src":"finnhub.ws","ses":"s-1","seq":10,"rx":5,"sym":null,"raw":1}',
+    b'{"v":1,"src":"finnhub.ws","ses":"s-1","seq":1x,"rx":1732300000000000000,"sym":null,"raw":1}\n',
+    b'{"v":1,"src":"finnhub.ws","ses":"s-1","seq":12,"rx":1732300000000000000,"raw":"\xff"}',
+    b'{"v":1,"src":"finnhub.ws","ses":"s-1","seq":12,"rx":1732300000000000000,"raw":1}trailing',
+    b'{"v":1,"src":"other","ses":"s-2","seq":10,"rx":1732300000000000001,"sym":"A","raw":1}',
+    b'{"v":1,"src":"finnhub.ws","ses":"s-1","seq":12,"rx":173230000000000000,"sym":null,"raw":1}',
+    b'{"v":1,"src":"finnhub.ws","ses":"s-1","seq":12,"rx":17323000000000000000,"sym":null,"raw":1}',
+]
+
+
+@given(
+    st.integers(min_value=0, max_value=12_000),
+    st.integers(min_value=1, max_value=40),
+    st.lists(st.tuples(st.integers(0, 40), st.sampled_from(ODD_RECORDS)), max_size=3),
+)
+def test_records_checked_together_give_the_lines_and_times_that_each_gives_alone(
+    first: int, count: int, odd: list[tuple[int, bytes]]
+) -> None:
+    values = session_of(count, first=first)
+    for place, record in odd:
+        values.insert(place, record)
+    offsets = [first + 3 * place for place in range(len(values))]
+
+    spliced = splice_positions(
+        values, topic_id="epoch", part=3, offsets=offsets, log_times_ms=[at // 7 for at in offsets]
+    )
+
+    received = [envelope.rx for value in values if (envelope := decode_envelope(value))]
+    assert spliced.lines == one_by_one(values, offsets)
+    assert spliced.text == b"".join(line + b"\n" for line in spliced.lines)
+    assert (spliced.n, spliced.rx_min, spliced.rx_max) == (
+        len(values), min(received), max(received)
+    )  # fmt: skip
+
+
+def test_thousands_of_records_are_one_text_in_order() -> None:
+    values = session_of(4_321, first=9_000)
+
+    spliced = splice_positions(
+        values, topic_id="e", part=0, offsets=range(4_321), log_times_ms=[1] * 4_321
+    )
+
+    assert spliced.n == len(spliced.lines) == 4_321
+    assert [json.loads(line)["o"] for line in spliced.lines] == list(range(4_321))
+    assert all(line.endswith(value[1:]) for line, value in zip(spliced.lines, values, strict=True))
+
+
+def test_a_payload_that_is_no_json_inside_a_right_head_makes_one_line_that_does_not_parse() -> None:
+    """The whole is checked by its heads; the loader makes a poison row of such a line."""
+    values = session_of(3, first=10)
+    values[1] = values[1].replace(b'"raw":{"n":11}', b'"raw":{"n":,,}')
+
+    spliced = splice_positions(
+        values, topic_id="e", part=0, offsets=[0, 1, 2], log_times_ms=[1, 1, 1]
+    )
+
+    assert spliced.lines[1] == b'{"t":"e","p":0,"o":1,"lt":1,' + values[1][1:]
+    with pytest.raises(json.JSONDecodeError):
+        json.loads(spliced.lines[1])

@@ -10,6 +10,8 @@ from hypothesis import strategies as st
 from support.lake_builder import Lake, chain_id
 from support.recorded_lake import RECEIVED_NS, SECOND_NS, frames_at, message, put
 from tickhouse.bronze import reading
+from tickhouse.bronze.chain import Chain
+from tickhouse.bronze.local import LocalStore
 from tickhouse.bronze.reading import Span, frames_by_receipt, payload_of, read_chain, read_line
 from tickhouse.errors import ConfigError
 from tickhouse.model.positions import Stream, TopicPartition
@@ -349,3 +351,10 @@ def test_elements_of_other_symbols_are_cut_out_and_the_rest_stays(
     payload: bytes, expected: bytes | None
 ) -> None:
     assert cut(payload, "finnhub.ws", {"B"}) == expected
+
+
+def test_a_chain_that_holds_no_object_yet_has_no_records(tmp_path: Path) -> None:
+    store = LocalStore(tmp_path)
+    Chain(store, chain_id()).open()
+
+    assert list(read_chain(store, chain_id(), Span())) == []

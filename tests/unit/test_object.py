@@ -1,5 +1,6 @@
 """Bronze objects: the bytes, the manifest, and every way in which they can be damaged."""
 
+import base64
 import gzip
 import io
 import shutil
@@ -15,9 +16,18 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from tickhouse.bronze import object as bronze_object
-from tickhouse.bronze.object import HEAD_BYTES, Manifest, pack, read_manifest, unpack, verify
+from tickhouse.bronze.object import (
+    HEAD_BYTES,
+    Manifest,
+    pack,
+    pack_text,
+    read_manifest,
+    unpack,
+    verify,
+)
 from tickhouse.errors import CorruptObjectError
 from tickhouse.model.positions import ChainId, Stream
+from tickhouse.stream.log import SpoolRange
 
 CHAIN = ChainId(Stream.TRADES, "tickhouse.trades.v1", "a1b2", 3)
 LINES = [b'{"t":"a1b2","p":3,"o":%d,"lt":1,"raw":{"n":%d}}' % (n, n * n) for n in range(100, 140)]
@@ -201,3 +211,41 @@ def test_an_object_of_a_later_format_is_named() -> None:
 
     with pytest.raises(CorruptObjectError, match="format 2; this version reads 1"):
         verify(_with_manifest(signed), KEY, CHAIN)
+
+
+WRITTEN_BEFORE = base64.b64decode(
+    "H4sIBAAAAAAA/+8AVEjrAHsidmVyIjoxLCJ0b3BpYyI6InRpY2tob3VzZS50cmFkZXMudjEiLCJ0b3BpY19pZCI6ImEx"
+    "YjIiLCJwYXJ0IjozLCJzdGFydCI6MTAwLCJuZXh0IjoxMDMsIm4iOjIsImdhcCI6ZmFsc2UsInJ4X21pbiI6NSwicnhf"
+    "bWF4IjpudWxsLCJ3cml0ZXIiOiJ0aWNraG91c2UvMC4xLjAiLCJzaGEyNTYiOiIzMDczZGYxN2FlNjhmM2ZiYTM1YzQ1"
+    "NmNmMmU2NWVhNDhiMjQ0NDVjY2I4NDA4NDQ0MGEzODI3ZDUzNjExOGQ4In0FwaENACEQRUF/ZTy9ggX3uwFNgBASBNne"
+    "b+ZxENVbxlioGBN5SkY/yI1dL3oM5BHf4yCqt4yxUDEm8pSNfpAbu170GChHfD+Q1zfJYAAAAA=="
+)
+"""An object of a version that knew no spools and leader epochs."""
+
+
+def test_an_object_written_before_spools_were_known_still_verifies_and_is_written_the_same() -> (
+    None
+):
+    manifest = verify(WRITTEN_BEFORE, KEY, CHAIN)
+
+    assert (manifest.n, manifest.next, manifest.spool, manifest.leader_epoch) == (
+        2,
+        103,
+        None,
+        None,
+    )
+    lines = unpack(WRITTEN_BEFORE, KEY).splitlines()
+    again = pack(lines, chain=CHAIN, start=100, next_offset=103, rx_min=5, rx_max=None)
+    if manifest.writer == read_manifest(again, KEY).writer:
+        assert again == WRITTEN_BEFORE
+
+
+def test_spool_and_leader_epoch_are_kept_where_they_are_known() -> None:
+    unsigned = msgspec.structs.replace(
+        read_manifest(BODY, KEY), spool=SpoolRange("s1", 4, 43), leader_epoch=7
+    )
+    body, manifest = pack_text(unpack(BODY, KEY), unsigned)
+
+    assert verify(body, KEY, CHAIN) == manifest
+    assert (manifest.spool, manifest.leader_epoch) == (SpoolRange("s1", 4, 43), 7)
+    assert b'"spool":{"epoch":"s1","first":4,"last":43},"leader_epoch":7' in body

@@ -11,6 +11,7 @@ from tickhouse.audit.positions import Patience, Positions, Sources, take_positio
 from tickhouse.audit.recount import Recount
 from tickhouse.audit.report import AuditReport, Layer, LayerReport, Progress, no_progress, summarise
 from tickhouse.audit.silver import audit_completeness, audit_sessions, audit_silver
+from tickhouse.audit.spool import SpoolAudit, audit_spool
 from tickhouse.audit.truth import audit_truth
 from tickhouse.bronze.store import Store
 from tickhouse.source.truth import read_truth
@@ -27,6 +28,7 @@ def audit(  # noqa: PLR0913 - all by keyword
     log: LogReader,
     store: Store,
     warehouse: WarehouseReader,
+    spool: LogReader | None = None,
     gold: PublishedGold | None = None,
     truth_path: Path | None = None,
     deep: bool = False,
@@ -41,6 +43,7 @@ def audit(  # noqa: PLR0913 - all by keyword
         log: the log; may be empty or trimmed.
         store: the lake.
         warehouse: the warehouse, or its owner's answers.
+        spool: where `record` keeps frames until the log has them; None: the log is its own spool.
         gold: published gold; None: not looked at.
         truth_path: the simulator's ledger; None: not compared.
         deep: read and count every frame again, however many there are; so does `truth_path`.
@@ -54,7 +57,7 @@ def audit(  # noqa: PLR0913 - all by keyword
     """
     started, now_ms = time.monotonic(), clock_ms()
     ledger = None if truth_path is None else read_truth(truth_path)
-    sources = Sources(log, store, warehouse, gold)
+    sources = Sources(log, store, warehouse, gold, spool)
     positions = take_positions(sources)
     recounts = deep or ledger is not None or _frames(warehouse, positions) <= RECOUNT_FRAMES_MAX
     recount = Recount() if recounts else None
@@ -63,6 +66,8 @@ def audit(  # noqa: PLR0913 - all by keyword
         for name in ("log_to_bronze", "bronze_to_warehouse", "warehouse_to_silver", "sessions")
     ]
     to_bronze, to_warehouse, to_silver, sessions = layers
+    to_log = Layer("spool_to_log", lag_s_max=lag_s_max)
+    spools = SpoolAudit(to_log, sources, positions)
     LakeAudit(
         sources=sources,
         positions=positions,
@@ -71,7 +76,12 @@ def audit(  # noqa: PLR0913 - all by keyword
         to_bronze=to_bronze,
         to_warehouse=to_warehouse,
         progress=progress,
+        spools=spools,
     ).run()
+    if spool is not None or spools.is_relayed:
+        layers.insert(0, to_log)
+        progress("spool", 0, None)
+        audit_spool(sources, positions, spools, recount, now_ms=now_ms)
     progress("warehouse", 0, None)
     audit_rows(warehouse, positions, to_warehouse)
     progress("silver", 0, None)

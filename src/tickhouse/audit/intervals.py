@@ -27,6 +27,11 @@ class Intervals:
         return sum(self._ends) - sum(self._starts)
 
     @property
+    def begin(self) -> int:
+        """The least; 0 if empty."""
+        return self._starts[0] if self._starts else 0
+
+    @property
     def end(self) -> int:
         """One after the greatest; 0 if empty."""
         return self._ends[-1] if self._ends else 0
@@ -66,6 +71,18 @@ class Intervals:
         else:
             self._starts.insert(place, start)
             self._ends.insert(place, end)
+
+    def overlap(self, start: int, end: int) -> int:
+        """How many of `start .. end - 1` are in.
+
+        >>> numbers = Intervals()
+        >>> numbers.add_range(2, 6)
+        >>> numbers.overlap(0, 3), numbers.overlap(6, 9)
+        (1, 0)
+        """
+        first, last = bisect_right(self._ends, start), bisect_left(self._starts, end)
+        ranges = zip(self._starts[first:last], self._ends[first:last], strict=True)
+        return sum(min(end, stop) - max(start, begin) for begin, stop in ranges)
 
     def holes(self, end: int) -> list[tuple[int, int]]:
         """Ranges within `0 .. end - 1` that are not in.

@@ -1,6 +1,6 @@
 """Layers log → bronze and bronze → warehouse, in one pass over the objects of the lake."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 from tickhouse.audit.chains import (
@@ -15,9 +15,12 @@ from tickhouse.audit.logs import LogCursor, chains_of_log, position_of
 from tickhouse.audit.positions import Positions, Sources
 from tickhouse.audit.recount import Recount, frame_of_row
 from tickhouse.audit.report import Layer, Progress
+from tickhouse.audit.spool import SpoolAudit
 from tickhouse.bronze.object import Manifest, unpack
 from tickhouse.errors import CorruptObjectError
 from tickhouse.model.positions import ChainId, Stream, TopicPartition
+from tickhouse.stream.log import Bounds, LogBatch
+from tickhouse.stream.newest import batches, batches_by_spool
 from tickhouse.warehouse.warehouse import WarehouseReader
 
 NAMED_MAX: Final = 5
@@ -46,9 +49,10 @@ class LakeAudit:
         to_bronze: layer log → bronze.
         to_warehouse: layer bronze → warehouse.
         progress: told after each object.
+        spools: told which records of a spool each object holds.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - all by keyword
         self,
         *,
         sources: Sources,
@@ -58,8 +62,10 @@ class LakeAudit:
         to_bronze: Layer,
         to_warehouse: Layer,
         progress: Progress,
+        spools: SpoolAudit,
     ) -> None:
         self._log = sources.log
+        self._read = batches if sources.spool is None else batches_by_spool
         self._store = sources.store
         self._warehouse = sources.warehouse
         self._positions = positions
@@ -68,6 +74,7 @@ class LakeAudit:
         self._bronze = to_bronze
         self._loaded = to_warehouse
         self._progress = progress
+        self._spools = spools
         self._landed_in = chains_of_log(positions.log, positions.chains)
         self._pending: dict[ChainId, _Pending] = {}
         self._corrupt: set[str] = set()
@@ -81,7 +88,7 @@ class LakeAudit:
         for place, chain in self._landed_in.items():
             end = 0 if chain is None else ends[chain]
             cursor = None if chain is None else cursors[chain]
-            self._beyond(place, end, cursor or self._cursor(place))
+            self._beyond(place, chain, end, cursor or self._cursor(place))
         self._name_quarantined()
 
     def _log_cursors(self) -> dict[ChainId, LogCursor]:
@@ -117,6 +124,7 @@ class LakeAudit:
         rest = ledger.before(None)
         loaded_end = self._positions.loaded_ends.get(chain, 0)
         if end is not None and end < loaded_end:
+            self._spools.add_damage(chain)
             self._lost(chain, end, loaded_end, rest)
         self._recount_rows(chain, rest)
         if chain in self._pending:
@@ -129,6 +137,7 @@ class LakeAudit:
     ) -> None:
         """Where an object begins, compared with where the one before it ends."""
         if end is not None and found.start > end:
+            self._spools.add_damage(chain)
             self._lost(chain, end, found.start, missing)
         elif end is not None and found.start < end:
             text = f"begins at {found.start}; the object before it goes on to {end - 1}"
@@ -139,7 +148,9 @@ class LakeAudit:
         names = ", ".join(row.file for row in missing[:NAMED_MAX]) or chain.key(start)
         more = f" and {len(missing) - NAMED_MAX} more" if len(missing) > NAMED_MAX else ""
         text = f"offsets {start}..{end - 1} are in no object; missing: {names}{more}"
-        self._bronze.find("lost", chain.key(start), text, end - start)
+        covered = sum(row.next - row.start for row in missing)
+        records = sum(row.n for row in missing) if covered == end - start else end - start
+        self._bronze.find("lost", chain.key(start), text, records)
 
     def _object(
         self, chain: ChainId, found: Visited, rows: list[LedgerRow], cursor: LogCursor | None
@@ -153,9 +164,11 @@ class LakeAudit:
             upto = "" if end is None else f"..{end - 1}"
             text = f"offsets {found.start}{upto}: {found.fault}"
             self._found_corrupt(found.key, text)
+            self._spools.add_damage(chain)
             self._recount_rows(chain, rows[:1])
             return end
         self._bronze.checked += found.manifest.n
+        self._spools.add_object(chain, found.key, found.manifest)
         if found.manifest.gap:
             text = f"offsets {found.start}..{found.manifest.next - 1}: removed before landing"
             self._bronze.find("note", found.key, f"a recorded gap: {text}")
@@ -192,19 +205,41 @@ class LakeAudit:
             at_ms = None
         return None if at_ms is None else (self._now_ms - at_ms) / 1000
 
-    def _beyond(self, place: TopicPartition, end: int, cursor: LogCursor) -> None:
+    def _beyond(
+        self, place: TopicPartition, chain: ChainId | None, end: int, cursor: LogCursor
+    ) -> None:
         """What the log has that the lake has not."""
         bounds = self._positions.log[place][1]
-        if bounds.begin > end:
-            text = f"offsets {end}..{bounds.begin - 1}: removed from the log before landing"
-            self._bronze.find("lost", str(place), text, bounds.begin - end)
         if bounds.end < end:
             text = f"the log ends at {bounds.end}, the lake at {end}: is it an older copy?"
             self._bronze.find("note", str(place), text)
             return
-        first_ms = cursor.rest(end, self._recount)
-        age_s = None if first_ms is None else (self._now_ms - first_ms) / 1000
-        self._bronze.add_in_flight(str(place), bounds.end - max(end, bounds.begin), age_s)
+        walked = place if chain is None else chain
+        if bounds.begin > end:
+            self._spools.add_removed(walked)
+        records, first_ms = self._see_rest(walked, bounds, cursor.rest(end, self._read))
+        age_s = None if first_ms is None else max(0, self._now_ms - first_ms) / 1000
+        self._bronze.add_in_flight(str(place), records, age_s)
+        if bounds.begin > end and not self._spools.knows(walked):
+            text = f"offsets {end}..{bounds.begin - 1}: removed from the log before landing"
+            self._bronze.find("lost", str(place), text, bounds.begin - end)
+
+    def _see_rest(
+        self, walked: ChainId | TopicPartition, bounds: Bounds, batches: Iterable[LogBatch]
+    ) -> tuple[int, int | None]:
+        """Number of records that wait to be landed, and the log time of the first."""
+        records, first_ms = 0, None
+        for batch in batches:
+            if not batch.values:
+                continue
+            first_ms = batch.log_times_ms[0] if first_ms is None else first_ms
+            self._spools.add_batch(walked, batch)
+            if self._recount is None and batch.spool is None:
+                return records + bounds.end - batch.offsets[0], first_ms
+            records += sum(offset < bounds.end for offset in batch.offsets)
+            if self._recount is not None:
+                self._recount.add_records(walked.stream, batch.values)
+        return records, first_ms
 
     # -- reading the lines -------------------------------------------------------------------
 

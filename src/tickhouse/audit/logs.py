@@ -7,12 +7,11 @@ from typing import Final
 
 import msgspec
 
-from tickhouse.audit.recount import Recount, frame_of
 from tickhouse.audit.report import Layer
 from tickhouse.errors import CorruptLogError
-from tickhouse.model.frame import decode_envelope
 from tickhouse.model.positions import ChainId, TopicPartition
-from tickhouse.stream.log import Bounds, LogReader
+from tickhouse.stream.log import Bounds, LogBatch, LogReader
+from tickhouse.stream.newest import Batches, batches
 
 _POSITION: Final = re.compile(rb'\{"t":"([^"]*)","p":(\d+),"o":(\d+),"lt":(\d+),')
 _GENERATION: Final = re.compile(r"^(?P<id>.+?)(\.(?P<generation>\d+))?$")
@@ -51,6 +50,22 @@ def newest_chain(place: TopicPartition, topic_id: str, chains: Iterable[ChainId]
     return found[max(found)] if found else None
 
 
+def read_batches(
+    log: LogReader,
+    place: TopicPartition,
+    bounds: Bounds,
+    layer: Layer,
+    *,
+    read: Batches = batches,
+) -> Iterator[LogBatch]:
+    """Batches within bounds; damage is told to the layer and ends them."""
+    try:
+        yield from read(log, place, bounds.begin, bounds.end)
+    except CorruptLogError as error:
+        text = f"{error.reason}; offsets from {error.offset} on were not compared"
+        layer.find("corrupt", f"{place}@{error.offset}", text, 1)
+
+
 class LogCursor:
     """One partition of the log, read along with the chain that holds its records.
 
@@ -71,44 +86,41 @@ class LogCursor:
 
     def _read(self, start: int) -> Iterator[tuple[int, int, bytes]]:
         """(offset, log time, record) from `start` to the end that was noted."""
-        while start < self._bounds.end:
-            try:
-                batch = self._log.read(self._place, start)
-            except CorruptLogError as error:
-                text = f"{error.reason}; offsets from {error.offset} on were not compared"
-                self._layer.find("corrupt", f"{self._place}@{error.offset}", text, 1)
-                return
-            if batch is None:
-                return
+        bounds = Bounds(start, self._bounds.end)
+        for batch in read_batches(self._log, self._place, bounds, self._layer):
             for record in zip(batch.offsets, batch.log_times_ms, batch.values, strict=True):
                 if record[0] < self._bounds.end:
                     yield record
-            start = batch.next
 
     def compare(self, offset: int, line: bytes, begins: int) -> bool:
         """Whether the log's record at `offset` is what the lake's line holds; unknown is yes."""
+        value = self._value(offset)
+        held = line[begins:]
+        return (
+            value is None
+            or held == value[1:]
+            or held == b'"poison_b64":"%b"}' % base64.b64encode(value)
+        )
+
+    def holds(self, offset: int, value: bytes) -> bool:
+        """Whether the log's record at `offset` is a value; unknown is yes."""
+        return self._value(offset) in {None, value}
+
+    def _value(self, offset: int) -> bytes | None:
+        """The log's record; None where it holds none. Asked in order: earlier ones are passed."""
         if offset < self._bounds.begin:
-            return True
+            return None
         if self._records is None:
             self._records = self._read(offset)
             self._ahead = next(self._records, None)
         while self._ahead is not None and self._ahead[0] < offset:
             self._ahead = next(self._records, None)
-        if self._ahead is None or self._ahead[0] != offset:
-            return True
-        value = self._ahead[2]
-        held = line[begins:]
-        return held == value[1:] or held == b'"poison_b64":"%b"}' % base64.b64encode(value)
+        return self._ahead[2] if self._ahead is not None and self._ahead[0] == offset else None
 
-    def rest(self, start: int, recount: Recount | None) -> int | None:
-        """Log time of the record at `start`, which the lake has not yet; all of them are seen."""
-        first_ms: int | None = None
-        for _, at_ms, value in self._read(max(start, self._bounds.begin)):
-            first_ms = at_ms if first_ms is None else first_ms
-            if recount is None:
-                return first_ms
-            recount.add(self._place.stream, frame_of(decode_envelope(value)), is_built=False)
-        return first_ms
+    def rest(self, start: int, read: Batches) -> Iterator[LogBatch]:
+        """What the log holds from `start` on, which the lake has not yet."""
+        bounds = Bounds(max(start, self._bounds.begin), self._bounds.end)
+        return read_batches(self._log, self._place, bounds, self._layer, read=read)
 
 
 def chains_of_log(

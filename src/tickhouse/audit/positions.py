@@ -48,12 +48,19 @@ LEVEL: Final = (
 
 
 class Sources(msgspec.Struct, frozen=True):
-    """What an audit reads; `gold` is None where published gold is not looked at."""
+    """What an audit reads.
+
+    Attributes:
+        log, store, warehouse: the log, the lake, the warehouse.
+        gold: None where published gold is not looked at.
+        spool: what is upstream of a log that a relay writes; None for other logs.
+    """
 
     log: LogReader
     store: Store
     warehouse: WarehouseReader
     gold: PublishedGold | None
+    spool: LogReader | None = None
 
 
 class Positions(msgspec.Struct, frozen=True):
@@ -67,6 +74,7 @@ class Positions(msgspec.Struct, frozen=True):
         loaded_ends: the ledger's end of each chain at `loaded`.
         lake: key of the last object of each chain of the lake.
         log: offsets held by each partition of the log, with its topic id.
+        spool: offsets held by each partition of the spool, with its epoch.
     """
 
     published: GoldManifest | None
@@ -76,6 +84,7 @@ class Positions(msgspec.Struct, frozen=True):
     loaded_ends: Mapping[ChainId, int]
     lake: Mapping[ChainId, str | None]
     log: Mapping[TopicPartition, tuple[str, Bounds]]
+    spool: Mapping[TopicPartition, tuple[str, Bounds]]
 
     @property
     def chains(self) -> list[ChainId]:
@@ -84,18 +93,23 @@ class Positions(msgspec.Struct, frozen=True):
 
 
 def take_positions(sources: Sources) -> Positions:
-    """Ask every stage where it stands: gold, warehouse, lake, log, in this order.
+    """Ask every stage where it stands: gold, warehouse, lake, log, spool, in this order.
 
-    In the log, sessions come before trades: whatever a `closed` event counts is then in sight.
+    In log and spool, sessions come before trades: what a `closed` event counts is then in sight.
     """
     log, store, warehouse = sources.log, sources.store, sources.warehouse
     published, fault = _published(sources.gold)
     built = built_load(warehouse)
     loaded, ends = _loaded(warehouse)
     lake = {chain: Chain(store, chain).last_key() for chain in find_chains(store)}
+    held = _held(log)
+    spooled = {} if sources.spool is None else _held(sources.spool)
+    return Positions(published, fault, built, loaded, ends, lake, held, spooled)
+
+
+def _held(log: LogReader) -> dict[TopicPartition, tuple[str, Bounds]]:
     places = sorted(log.partitions(), key=lambda place: place.stream is not Stream.SESSIONS)
-    held = {place: (log.topic_id(place), log.bounds(place)) for place in places}
-    return Positions(published, fault, built, loaded, ends, lake, held)
+    return {place: (log.topic_id(place), log.bounds(place)) for place in places}
 
 
 def _published(gold: PublishedGold | None) -> tuple[GoldManifest | None, str | None]:

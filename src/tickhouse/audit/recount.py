@@ -11,7 +11,7 @@ from tickhouse.audit.elements import read_elements
 from tickhouse.audit.intervals import Intervals
 from tickhouse.audit.quotes import QuoteTally
 from tickhouse.audit.values import CONTEXT
-from tickhouse.model.frame import Envelope
+from tickhouse.model.frame import Envelope, decode_envelope
 from tickhouse.model.positions import Stream
 from tickhouse.model.session import SESSION_SOURCE, Closed, Gap, Opened, decode_event
 
@@ -126,6 +126,11 @@ class Recount:
         """Add the lines of a bronze object."""
         for line in lines:
             self.add(stream, read_line(line), is_built=is_built)
+
+    def add_records(self, stream: Stream, values: Iterable[bytes]) -> None:
+        """Add records of log or spool, which the lake has not yet."""
+        for value in values:
+            self.add(stream, frame_of(decode_envelope(value)), is_built=False)
 
     def add(self, stream: Stream, frame: Frame | None, *, is_built: bool) -> None:
         """Add one frame; None is a poison record."""

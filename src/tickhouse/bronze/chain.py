@@ -5,6 +5,7 @@ the partition, because a key depends only on its start and a start is 0 or a `ne
 lake. Whoever finds a key taken reads what is there and goes on behind it.
 """
 
+import itertools
 import re
 from collections.abc import Iterator
 from typing import Final
@@ -24,6 +25,7 @@ from tickhouse.telemetry import failpoint
 
 GENESIS: Final = b'{"start":0}'
 ROOT: Final = "bronze/v1"
+_REACH: Final = 10_000
 _STREAMS: Final = frozenset(str(stream) for stream in Stream)
 _TOPIC_FOLDER: Final = re.compile(r"^(?P<topic>[A-Za-z0-9._-]+)~(?P<topic_id>[A-Za-z0-9_.-]+)$")
 _PART_FOLDER: Final = re.compile(r"^p=(?P<part>[0-9]{5,})$")
@@ -106,14 +108,26 @@ class Chain:
         return None
 
     def last_with_records(self, before: int) -> Manifest | None:
-        """Manifest of the last object below `before` that holds records; lists the chain."""
-        keys = [found.key for found in self._store.list_objects(self.id.prefix)]
-        for key in reversed(keys):
-            if is_object(key) and key < self.id.key(before):
+        """Manifest of the last object below `before` that holds records.
+
+        Looks back further and further, so that what is listed lies near.
+        """
+        end, reach = before, _REACH
+        while end > 0:
+            begin = max(0, end - reach)
+            for key in reversed(self._keys_between(begin, end)):
                 manifest = self._manifest(key)
                 if manifest.n:
                     return manifest
+            end, reach = begin, reach * 8
         return None
+
+    def _keys_between(self, begin: int, end: int) -> list[str]:
+        """Keys of the objects that start in `begin .. end`."""
+        start_after = self.id.key(begin - 1) if begin else ""
+        found = self._store.list_objects(self.id.prefix, start_after=start_after)
+        keys = itertools.takewhile(lambda key: key < self.id.key(end), (at.key for at in found))
+        return [key for key in keys if is_object(key)]
 
     def last_key(self) -> str | None:
         """Key of the last object."""

@@ -4,6 +4,13 @@ The position of a partition is the tail of its chain, never a committed offset. 
 by age, by the memory of all partitions together) may be as irregular as it likes: whoever lands,
 objects are disjoint and contiguous, because a start is always a `next` that the lake holds.
 
+Reading goes on while an object is packed and put: what is read then starts where that object ends,
+and is dropped if another object turns out to lie there.
+
+Markers of transactions take offsets but are no records. They are landed with the records that
+follow or precede them; alone only after `MARKERS_AGE_S`, or by `drain`. So a chain whose tail
+trails the log's end by markers is level (`restored.holds_records` tells).
+
 A partition that cannot go on (the store refuses, the log is damaged, its chain cannot be read)
 waits alone, at its position, and is tried again; all others go on.
 """
@@ -11,13 +18,22 @@ waits alone, at its position, and is tried again; all others go on.
 import contextlib
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from typing import Any, Final
 
-from tickhouse.bronze.buffer import Buffer
-from tickhouse.bronze.chain import Chain
+from tickhouse.bronze.buffer import Buffer, Flight
+from tickhouse.bronze.chain import Chain, Published
+from tickhouse.bronze.draining import Draining
 from tickhouse.bronze.object import LINES_BYTES_MAX, Manifest
-from tickhouse.bronze.restored import agrees, choose_chain, held_offsets
+from tickhouse.bronze.publishing import Executor, InlineExecutor
+from tickhouse.bronze.restored import (
+    agrees,
+    choose_end,
+    count_foreign,
+    held_offsets,
+    read_position,
+)
 from tickhouse.bronze.store import Store
 from tickhouse.errors import (
     CorruptError,
@@ -33,7 +49,12 @@ from tickhouse.telemetry import Report, get_logger
 __all__ = ["Lander", "held_offsets"]
 
 POLL_S: Final = 0.05
-
+MARKERS_AGE_S: Final = 600.0
+"""Markers alone are landed after this time, well before retention could take them for a loss."""
+REVOKE_S: Final = 2.0
+"""How long a partition that is given up in an orderly way is still landed."""
+FULL_S: Final = 0.5
+"""How long reading as a whole waits for one partition's object, before that partition is paused."""
 
 _BLOCKING: Final = (RefusedError, TransientError, CorruptError, ObjectMissingError)
 _log = get_logger("land")
@@ -51,9 +72,10 @@ class Lander:
         memory_bytes_max: lines held over all partitions; above it nothing is read, and the largest
             object is closed.
         clock, sleep: monotonic seconds.
+        executor: where objects are packed and put; at once and in this thread unless given.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - each is a limit or a way to run it by hand
         self,
         log: LogReader,
         store: Store,
@@ -63,6 +85,7 @@ class Lander:
         memory_bytes_max: int = 128 << 20,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
+        executor: Executor | None = None,
     ) -> None:
         self._log = log
         self._store = store
@@ -71,10 +94,13 @@ class Lander:
         self._memory_bytes_max = memory_bytes_max
         self._clock = clock
         self._sleep = sleep
+        self._executor = executor or InlineExecutor()
         self._buffers: dict[TopicPartition, Buffer] = {}
+        self._orphans: list[Flight] = []
+        self._is_idle = False
         self._log_away_until = clock()
         self._counts = {"records": 0, "objects": 0, "bytes": 0, "gaps": 0, "adopted": 0}
-        self._subscription = log.subscribe(self._assign)
+        self._subscription = log.subscribe(self._assign, self._revoke)
 
     # -- the loop -----------------------------------------------------------------------------
 
@@ -85,62 +111,55 @@ class Lander:
             report("failed" if self.blocked() else "running", self.facts())
 
     def step(self, timeout_s: float) -> None:
-        """One round: read what has come, close what is due."""
+        """One round: take what was put, read what has come, close what is due."""
+        self._finish()
         self._retry()
-        if self._buffered() < self._memory_bytes_max:
-            for batch in self._poll(timeout_s):
+        if self._is_choked():
+            self._executor.wait(self._running(), timeout_s)
+        elif self._buffered() < self._memory_bytes_max:
+            batches = self._poll(timeout_s)
+            self._is_idle = not batches
+            for batch in batches:
                 self._take(batch)
-        elif not self._ready():
+        elif not self._ready() or not self._may_take_off():
             self._make_room(timeout_s)
+        self._finish()
         for buffer in self._due():
             self._flush(buffer)
 
-    def drain(self, *, patience_s: float = 60.0) -> None:
+    def drain(self, *, patience_s: float = 60.0, everything: bool = True) -> None:
         """Land everything that the log holds now.
 
-        Partitions that cannot be landed are told only when all others are.
+        Partitions that cannot be landed are told only when all others are. One that another reader
+        has is finished when its chain covers the end.
 
         Args:
             patience_s: how long a fault that is expected to pass may last.
+            everything: wait for other readers' partitions, too.
 
         Raises:
             RefusedError: the store refuses.
             CorruptError: the log or a chain's last object is damaged.
-            TransientError: the store or the log was away for longer than `patience_s`.
+            TransientError: the store or the log was away for longer than `patience_s`, or another
+                reader did not land its partition.
         """
-        ends = {place: self._log.bounds(place).end for place in self._log.partitions()}
-        began = self._clock()
+        places = self._log.partitions() if everything else list(self._buffers)
+        ends = {place: self._log.bounds(place).end for place in places}
+        self._finish()
+        draining = Draining(self._log, self._store, self._clock, ends, patience_s)
         for buffer in self._buffers.values():
-            buffer.blocked_until = None if buffer.blocked_until is None else began
+            buffer.blocked_until = None if buffer.blocked_until is None else draining.began
         self.step(0)
-        while places := self._unfinished(ends):
-            stuck = [self._stuck(place, began, patience_s) for place in places]
-            if (first := stuck[0]) is not None and all(stuck):
-                raise first
-            self.step(POLL_S)
-            for place in places:
+        while unfinished := draining.unfinished(self._buffers):
+            if (error := draining.error(unfinished, self._buffers)) is not None:
+                raise error
+            self.step(0 if self._running() else POLL_S)
+            if self._is_idle and (running := self._running()):
+                self._executor.wait(running, POLL_S)
+            for place in unfinished:
                 buffer = self._buffers.get(place)
-                if buffer in self._ready() and buffer.next >= ends.get(place, 0):
+                if buffer is not None and buffer.is_ready and buffer.next >= ends.get(place, 0):
                     self._flush(buffer)
-
-    def _unfinished(self, ends: Mapping[TopicPartition, int]) -> list[TopicPartition]:
-        return [
-            place
-            for place in sorted({*ends, *self._buffers})
-            if (buffer := self._buffers.get(place)) is None
-            or buffer.next_life is not None
-            or (buffer.start < ends[place] if place in ends else not buffer.is_empty)
-        ]
-
-    def _stuck(self, place: TopicPartition, began: float, patience_s: float) -> Exception | None:
-        buffer = self._buffers.get(place)
-        error = None if buffer is None else buffer.blocked_by
-        if buffer is None or error is None or buffer.failed_at < began:
-            return None
-        if isinstance(error, TransientError):
-            lasted = self._clock() - max(buffer.blocked_since, began)
-            return error if lasted >= patience_s else None
-        return None if isinstance(error, CorruptLogError) and not buffer.is_empty else error
 
     def close(self) -> None:
         """Stop reading; what is buffered is not landed, and is read again by whoever comes next."""
@@ -152,25 +171,53 @@ class Lander:
         """Where to read a partition; what it held of another life of the log is landed first."""
         buffer = self._buffers.setdefault(partition, Buffer(partition))
         buffer.next_life = topic_id
-        self._settle(buffer)
-        return Position(buffer.next)
+        is_chosen = self._settle(buffer)
+        return Position(buffer.next, buffer.leader_epoch if is_chosen else None)
+
+    def _revoke(self, partitions: Sequence[TopicPartition], is_lost: bool) -> None:  # noqa: FBT001
+        """Land what is held of partitions that go to another reader, unless they are lost already.
+
+        What is not landed by then is dropped: the next reader starts at the chain's tail. An object
+        that is still on its way does no harm, wherever it lands.
+        """
+        leaving = [self._buffers[place] for place in partitions if place in self._buffers]
+        if not is_lost:
+            self._land_within(leaving, REVOKE_S)
+        for buffer in leaving:
+            del self._buffers[buffer.partition]
+            if buffer.flight is not None and buffer.flight.is_running:
+                self._orphans.append(buffer.flight)
+
+    def _land_within(self, leaving: Sequence[Buffer], seconds: float) -> None:
+        deadline = self._clock() + seconds
+        while (remaining := deadline - self._clock()) > 0:
+            for buffer in leaving:
+                has_arrived = buffer.has_arrived and self._arrive(buffer)
+                if buffer.is_ready and buffer.is_worthy and self._may_take_off():
+                    has_arrived = self._publish(buffer) or has_arrived
+                if has_arrived:
+                    self._subscription.commit(buffer.partition, buffer.start)
+            attempts = [b.flight.attempt for b in leaving if b.flight is not None]
+            if not (running := [attempt for attempt in attempts if attempt is not None]):
+                return
+            self._executor.wait(running, remaining)
 
     def _settle(self, buffer: Buffer) -> bool:
         """Choose the chain of the log's new life; False where that has to wait."""
         life = buffer.next_life
-        if not buffer.is_empty and not self._publish(buffer):
-            return False
         if life is None:
             return True
+        if buffer.is_worthy and not self._publish(buffer):
+            return False
         try:
-            chain = choose_chain(self._log, self._store, buffer.partition, life)
+            chain, last = choose_end(self._log, self._store, buffer.partition, life)
             chain.open()
-            tail = chain.tail()
         except _BLOCKING as error:
             self._block(buffer, error)
             return False
         buffer.chain, buffer.life, buffer.next_life = chain, life, None
-        buffer.restart(tail)
+        buffer.leader_epoch = None if last is None else last.leader_epoch
+        buffer.restart(0 if last is None else last.next)
         buffer.succeed()
         self._tell_assigned(buffer, chain)
         return True
@@ -203,15 +250,14 @@ class Lander:
     def _wait_at_damage(self, error: CorruptLogError) -> None:
         """Take what lies before a damaged batch, then stop its partition."""
         place = (error.topic, error.part)
-        found = [
-            b for b in self._buffers.values() if (b.partition.topic, b.partition.part) == place
-        ]
-        if not found:
+        buffers = {(at.topic, at.part): buffer for at, buffer in self._buffers.items()}
+        if (buffer := buffers.get(place)) is None:
             raise error
-        buffer = found[0]
+        position = -1
         with contextlib.suppress(CorruptLogError, TransientError):
-            while buffer.next < error.offset and not buffer.is_waiting:
-                batch = self._log.read(buffer.partition, buffer.next, bytes_max=1)
+            while position < buffer.next < error.offset and not buffer.is_waiting:
+                position = buffer.next
+                batch = self._log.read(buffer.partition, position, bytes_max=1)
                 if batch is None or batch.topic_id != buffer.life:
                     break
                 self._take(batch)
@@ -219,14 +265,16 @@ class Lander:
         self._pause(buffer)
 
     def _take(self, batch: LogBatch) -> None:
-        buffer = self._buffers[batch.partition]
+        buffer = self._buffers.get(batch.partition)
+        if buffer is None:
+            return
         if batch.topic_id != (buffer.next_life or buffer.life):
             buffer.next_life = batch.topic_id
             if self._settle(buffer):
                 self._go_on(buffer)
-        if batch.trimmed and not buffer.is_empty and not buffer.is_waiting:
+        if not buffer.is_waiting and not buffer.draft.takes(batch):
             self._flush(buffer)
-        if buffer.is_waiting:
+        if buffer.is_waiting or buffer.full_since is not None:
             self._pause(buffer)
         elif batch.topic_id != buffer.life or batch.start != buffer.next:
             self._subscription.seek(batch.partition, buffer.next)
@@ -235,39 +283,58 @@ class Lander:
 
     def _add(self, buffer: Buffer, batch: LogBatch) -> None:
         buffer.add(batch, self._clock())
-        if batch.trimmed or buffer.bytes >= self._bytes_max:
+        if batch.trimmed or buffer.draft.bytes >= self._bytes_max:
             self._flush(buffer)
 
     # -- writing ------------------------------------------------------------------------------
 
     def _buffered(self) -> int:
-        return sum(buffer.bytes for buffer in self._buffers.values())
+        held = sum(buffer.bytes for buffer in self._buffers.values())
+        return held + sum(flight.bytes for flight in self._orphans)
 
     def _ready(self) -> list[Buffer]:
-        return [
-            buffer
-            for buffer in self._buffers.values()
-            if not buffer.is_empty and buffer.blocked_until is None and buffer.next_life is None
-        ]
+        return [b for b in self._buffers.values() if b.is_ready and b.is_worthy]
+
+    def _running(self) -> list[Future[Published]]:
+        flights = [*(buffer.flight for buffer in self._buffers.values()), *self._orphans]
+        attempts = (flight.attempt for flight in flights if flight is not None)
+        return [attempt for attempt in attempts if attempt is not None and not attempt.done()]
+
+    def _may_take_off(self) -> bool:
+        return len(self._running()) < self._executor.size
+
+    def _is_choked(self) -> bool:
+        """Whether reading waits a moment for an object that has to land before the next one."""
+        full = [b.full_since for b in self._buffers.values() if b.full_since is not None]
+        return bool(full) and self._clock() - min(full) < FULL_S and bool(self._running())
 
     def _due(self) -> list[Buffer]:
         now = self._clock()
+        due = [b for b in self._buffers.values() if b.is_ready and self._is_due(b, now)]
         ready = self._ready()
-        due = [
-            buffer
-            for buffer in ready
-            if buffer.bytes >= self._bytes_max
-            or buffer.blocked_by is not None
-            or (buffer.born is not None and now - buffer.born >= self._age_s_max)
-        ]
         if not due and ready and self._buffered() >= self._memory_bytes_max:
             due = [max(ready, key=lambda buffer: buffer.bytes)]
-        return due
+        return sorted(due, key=lambda buffer: buffer.draft.born or 0.0)
+
+    def _is_due(self, buffer: Buffer, now: float) -> bool:
+        draft = buffer.draft
+        if buffer.flight is not None or draft.is_gap or draft.bytes >= self._bytes_max:
+            return True
+        if buffer.blocked_by is not None or buffer.full_since is not None:
+            return True
+        age_s_max = self._age_s_max if draft.is_worthy else max(MARKERS_AGE_S, self._age_s_max)
+        return draft.born is not None and now - draft.born >= age_s_max
 
     def _flush(self, buffer: Buffer) -> bool:
-        """Land what is buffered and go on behind it; False where that has to wait."""
+        """Have landed what is buffered and go on behind it; False where that goes on or waits."""
+        if buffer.is_up or not self._may_take_off():
+            buffer.full_since = self._clock() if buffer.full_since is None else buffer.full_since
+            return False
         before = buffer.next
-        if not self._publish(buffer) or not self._settle(buffer):
+        return self._publish(buffer) and self._go_behind(buffer, before)
+
+    def _go_behind(self, buffer: Buffer, before: int) -> bool:
+        if not self._settle(buffer):
             return False
         if buffer.next != before:
             self._go_on(buffer)
@@ -275,41 +342,82 @@ class Lander:
         return True
 
     def _publish(self, buffer: Buffer) -> bool:
-        """Put what is buffered, or adopt what is there instead; False where it has to wait."""
+        """Send what is buffered on its way; False where it is not there yet or has to wait."""
         chain = buffer.chain
         if chain is None:
             return True
-        started = time.monotonic()
-        body, manifest = buffer.pack()
+        if buffer.is_up or (buffer.flight is None and not self._check_life(buffer)):
+            return False
+        if buffer.is_empty:
+            return True
+        flight = buffer.take_off(chain)
+        flight.attempt = self._executor.submit(flight.fly)
+        return flight.attempt.done() and self._arrive(buffer)
+
+    def _check_life(self, buffer: Buffer) -> bool:
+        """Drop what was read of a topic that took ours' place unnoticed; False where it must wait.
+
+        Asked after the last record was read and before it is put: a deleted topic is read on under
+        its name when it is made again.
+        """
         try:
-            published = chain.publish(body, manifest)
+            life = self._log.topic_id(buffer.partition)
+            if life in ("", buffer.life):
+                return True
+            records = [found for line in buffer.draft.lines() if (found := read_position(line))]
+            kept = count_foreign(self._log, buffer.partition, records)
         except _BLOCKING as error:
             self._block(buffer, error)
             return False
+        if kept < len(records):
+            buffer.draft.cut(kept, records[kept][0])
+        _log.warning("topic_recreated", partition=str(buffer.partition), topic_id=life, kept=kept)
+        buffer.next_life = buffer.next_life or life
+        return True
+
+    def _finish(self) -> None:
+        """Take note of every object whose attempt has ended."""
+        for buffer in list(self._buffers.values()):
+            before = buffer.next
+            if buffer.has_arrived and self._arrive(buffer):
+                self._go_behind(buffer, before)
+        self._orphans = [flight for flight in self._orphans if flight.is_running]
+
+    def _arrive(self, buffer: Buffer) -> bool:
+        """What became of an attempt: landed, adopted what is there instead, or has to wait."""
+        flight, chain = buffer.flight, buffer.chain
+        assert flight is not None and flight.attempt is not None and chain is not None  # noqa: S101, PT018
+        attempt, flight.attempt = flight.attempt, None
+        try:
+            published = attempt.result()
+        except _BLOCKING as error:
+            self._block(buffer, error)
+            return False
+        buffer.flight = None
         if published.adopted:
             self._adopt(buffer, chain, published.manifest)
-            return True
-        self._counts["objects"] += 1
-        self._counts["records"] += manifest.n
-        self._counts["bytes"] += len(body)
+        else:
+            buffer.succeed()
+            self._count_landed(buffer, flight, published.manifest)
+        return True
+
+    def _count_landed(self, buffer: Buffer, flight: Flight, manifest: Manifest) -> None:
+        size, seconds = flight.body_bytes, round(flight.seconds, 4)
+        for name, count in (("objects", 1), ("records", manifest.n), ("bytes", size)):
+            self._counts[name] += count
         place = {"partition": str(buffer.partition), "start": manifest.start, "next": manifest.next}
-        seconds = round(time.monotonic() - started, 4)
-        _log.debug("object_landed", n=manifest.n, bytes=len(body), seconds=seconds, **place)
+        _log.debug("object_landed", n=manifest.n, bytes=size, seconds=seconds, **place)
         if manifest.gap:
             self._counts["gaps"] += 1
             _log.error("records_lost_to_retention", **place)
-        buffer.restart(manifest.next)
-        buffer.succeed()
-        return True
 
     def _adopt(self, buffer: Buffer, chain: Chain, found: Manifest) -> None:
         """The key was taken, by our own lost answer or a rival: go on behind what is there.
 
         Unless that is not what the log holds: then whoever wrote it read another copy of the log,
-        and the chain is chosen anew.
+        and the chain is chosen anew. What was read meanwhile is kept where it still follows.
         """
         self._counts["adopted"] += 1
-        buffer.restart(found.next)
         buffer.succeed()
         place = {"start": found.start, "next": found.next}
         _log.info("object_adopted", partition=str(buffer.partition), **place)
@@ -319,8 +427,9 @@ class Lander:
         except _BLOCKING as error:
             _log.warning("adopted_object_unchecked", error=str(error), **place)
             last, is_ours = None, False
-        if last is not None:
-            buffer.restart(last.next)
+        end = found.next if last is None else last.next
+        if not is_ours or end != buffer.start:
+            buffer.restart(end)
         if not is_ours and buffer.next_life is None:
             buffer.next_life = buffer.life
 
@@ -334,14 +443,14 @@ class Lander:
     def _retry(self) -> None:
         """Let partitions go on whose wait is over; what they hold is then due."""
         now = self._clock()
-        for buffer in self._buffers.values():
+        for buffer in list(self._buffers.values()):
             if buffer.blocked_until is not None and now < buffer.blocked_until:
                 continue
             buffer.blocked_until = None
             if buffer.next_life is not None:
                 if self._settle(buffer):
                     self._go_on(buffer)
-            elif buffer.is_paused and buffer.is_empty:
+            elif buffer.is_paused and buffer.may_read:
                 self._go_on(buffer)
 
     def _pause(self, buffer: Buffer) -> None:
@@ -356,12 +465,17 @@ class Lander:
             self._subscription.resume(buffer.partition)
 
     def _make_room(self, timeout_s: float) -> None:
-        """All memory is held by partitions that wait: drop the largest, to be read again."""
-        waiting = [b for b in self._buffers.values() if b.bytes and b.next_life is None]
-        if waiting:
-            largest = max(waiting, key=lambda buffer: buffer.bytes)
+        """Memory is full: drop the largest of what is blocked, to be read again, or wait."""
+        blocked = [
+            b for b in self._buffers.values() if b.bytes and b.next_life is None and not b.is_up
+        ]
+        running = self._running()
+        if blocked and not self._ready():
+            largest = max(blocked, key=lambda buffer: buffer.bytes)
             largest.restart(largest.start)
             self._pause(largest)
+        elif running:
+            self._executor.wait(running, timeout_s)
         else:
             self._sleep(timeout_s)
 

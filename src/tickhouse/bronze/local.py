@@ -3,14 +3,13 @@
 import contextlib
 import errno
 import os
-import re
 import secrets
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
-from tickhouse.bronze.store import ObjectInfo
+from tickhouse.bronze.store import KEY_PATTERN, ObjectInfo
 from tickhouse.errors import (
     ConfigError,
     ObjectExistsError,
@@ -20,9 +19,6 @@ from tickhouse.errors import (
 )
 from tickhouse.telemetry import sync_folder
 
-KEY_PATTERN: Final = re.compile(
-    r"^[A-Za-z0-9_~=-][A-Za-z0-9._~=-]*(/[A-Za-z0-9_~=-][A-Za-z0-9._~=-]*)*$"
-)
 TEMPORARY: Final = ".tmp"
 STALE_S: Final = 3600.0
 _REFUSALS: Final = {errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.EFBIG}

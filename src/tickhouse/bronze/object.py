@@ -18,6 +18,7 @@ from isal import isal_zlib
 from tickhouse import __version__
 from tickhouse.errors import CorruptObjectError
 from tickhouse.model.positions import ChainId
+from tickhouse.stream.log import SpoolRange
 
 VERSION: Final = 1
 HEAD_BYTES: Final = 4096
@@ -32,7 +33,9 @@ _HEADER_FIXED: Final = len(_MAGIC) + 2 + 4
 _TRAILER: Final = struct.Struct("<II")
 
 
-class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Manifest(
+    msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True
+):
     """What an object holds; `next` is the start of the object that follows it.
 
     Attributes:
@@ -44,6 +47,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         rx_min, rx_max: receipt times spanned, UNIX nanoseconds UTC; None without envelopes.
         writer: name and version of the software.
         sha256: hex digest over the other fields and the compressed body.
+        spool: where a relay took the records from; left out where that is not known of all of them.
+        leader_epoch: of the last record, where the log counts its leaders; else left out.
     """
 
     ver: int
@@ -58,6 +63,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     rx_max: int | None
     writer: str
     sha256: str
+    spool: SpoolRange | None = None
+    leader_epoch: int | None = None
 
 
 _decode_manifest = msgspec.json.Decoder(Manifest).decode
@@ -78,13 +85,7 @@ def pack(
     Raises:
         ValueError: larger than what `unpack` inflates: a mistake of ours.
     """
-    text = b"\n".join([*lines, b""])
-    if len(text) > INFLATED_BYTES_MAX:
-        raise ValueError(f"{chain.key(start)}: {len(text)} bytes are too many for one object")
-    compressor = isal_zlib.compressobj(level=1, wbits=-15)
-    body = compressor.compress(text) + compressor.flush()
-    trailer = _TRAILER.pack(isal_zlib.crc32(text), len(text) & 0xFFFFFFFF)
-    unsigned = Manifest(
+    manifest = Manifest(
         ver=VERSION,
         topic=chain.topic,
         topic_id=chain.topic_id,
@@ -95,19 +96,42 @@ def pack(
         gap=gap,
         rx_min=rx_min,
         rx_max=rx_max,
-        writer=f"tickhouse/{__version__}",
+        writer="",
         sha256="",
     )
-    digest = _digest(unsigned, body + trailer)
-    manifest = msgspec.json.encode(msgspec.structs.replace(unsigned, sha256=digest))
-    field = _SUBFIELD + struct.pack("<H", len(manifest)) + manifest
-    return b"".join([_MAGIC, struct.pack("<H", len(field)), field, body, trailer])
+    return pack_text(b"\n".join([*lines, b""]), manifest)[0]
 
 
-def _digest(manifest: Manifest, compressed: bytes) -> str:
+def pack_text(text: bytes, manifest: Manifest) -> tuple[bytes, Manifest]:
+    """An object that holds `text`, lines each ended by a newline, and its manifest.
+
+    The text is compressed in one piece: the same text gives the same bytes.
+
+    Args:
+        text: the lines.
+        manifest: what the object is to say of them; writer and digest are filled in.
+
+    Raises:
+        ValueError: larger than what `unpack` inflates: a mistake of ours.
+    """
+    if len(text) > INFLATED_BYTES_MAX:
+        place = f"{manifest.topic}[{manifest.part}]@{manifest.start}"
+        raise ValueError(f"{place}: {len(text)} bytes are too many for one object")
+    compressor = isal_zlib.compressobj(level=1, wbits=-15)
+    body = compressor.compress(text) + compressor.flush()
+    trailer = _TRAILER.pack(isal_zlib.crc32(text), len(text) & 0xFFFFFFFF)
+    written = msgspec.structs.replace(manifest, writer=f"tickhouse/{__version__}")
+    signed = msgspec.structs.replace(written, sha256=_digest(written, body, trailer))
+    encoded = msgspec.json.encode(signed)
+    field = _SUBFIELD + struct.pack("<H", len(encoded)) + encoded
+    return b"".join([_MAGIC, struct.pack("<H", len(field)), field, body, trailer]), signed
+
+
+def _digest(manifest: Manifest, *compressed: bytes) -> str:
     unsigned = msgspec.json.encode(msgspec.structs.replace(manifest, sha256=""))
     digest = hashlib.sha256(unsigned)
-    digest.update(compressed)
+    for piece in compressed:
+        digest.update(piece)
     return digest.hexdigest()
 
 

@@ -10,7 +10,7 @@ import msgspec
 
 from tickhouse.bronze.chain import find_chains, is_object
 from tickhouse.bronze.object import HEAD_BYTES, read_manifest, unpack
-from tickhouse.bronze.store import Store
+from tickhouse.bronze.store import Store, get_many
 from tickhouse.model.positions import ChainId, Stream
 
 _BLANKS: Final = b" \t"
@@ -108,7 +108,7 @@ def read_chain(store: Store, chain: ChainId, span: Span) -> Iterator[Line]:
 def _keys_within(store: Store, chain: ChainId, span: Span) -> list[str]:
     """Keys of the objects that may hold offsets of the span; names tell."""
     keys = [found.key for found in store.list_objects(chain.prefix) if is_object(found.key)]
-    followers = [*keys[1:], None]
+    followers = [*keys[1:], None][: len(keys)]
     first = "" if span.offset_from is None else chain.key(span.offset_from)
     last = None if span.offset_to is None else chain.key(span.offset_to)
     return [
@@ -119,13 +119,18 @@ def _keys_within(store: Store, chain: ChainId, span: Span) -> list[str]:
 
 
 def _read_objects(store: Store, keys: Sequence[str], span: Span) -> Iterator[Line]:
-    for key in keys:
-        if span.is_of_time and not _may_hold(store, key, span):
-            continue
-        for text in unpack(store.get(key), key).splitlines():
+    for key, body in _bodies(store, keys, span):
+        for text in unpack(body, key).splitlines():
             line = read_line(text)
             if span.holds(line):
                 yield line
+
+
+def _bodies(store: Store, keys: Sequence[str], span: Span) -> Iterator[tuple[str, bytes]]:
+    """Objects that may hold what is looked for; of a time, only after a look at their heads."""
+    if not span.is_of_time:
+        return zip(keys, get_many(store, keys), strict=True)
+    return ((key, store.get(key)) for key in keys if _may_hold(store, key, span))
 
 
 def _may_hold(store: Store, key: str, span: Span) -> bool:

@@ -7,8 +7,10 @@ the log holds; silver removes the repeats by frame identity. The choice follows 
 the log alone, so that every lander makes the same one.
 """
 
+import base64
 import re
-from collections.abc import Callable
+from bisect import bisect_left
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from tickhouse.bronze.chain import ROOT, Chain
@@ -21,13 +23,16 @@ from tickhouse.errors import (
     RefusedError,
     TransientError,
 )
-from tickhouse.model.frame import splice_positions
 from tickhouse.model.positions import ChainId, TopicPartition
 from tickhouse.stream.log import LogReader
 from tickhouse.telemetry import get_logger
 
 _GENERATION: Final = re.compile(r"^(?P<id>.+)\.(?P<generation>[1-9][0-9]*)$")
-_LINE: Final = re.compile(rb'\{"t":"[^"]*","p":\d+,"o":(\d+),')
+_LINE: Final = re.compile(rb'\{"t":"[^"]*","p":\d+,"o":(?P<offset>\d+),"lt":(?P<at>\d+),')
+_POISON, _POISON_END = b'"poison_b64":"', b'"}'
+
+Record = tuple[int, bytes]
+"""A log record: its log time in milliseconds, and its value."""
 
 _log = get_logger("land")
 
@@ -39,6 +44,13 @@ def choose_chain(log: LogReader, store: Store, partition: TopicPartition, topic_
         CorruptObjectError: a chain's last manifest cannot be read.
         CorruptLogError: the log's record to compare with is damaged.
     """
+    return choose_end(log, store, partition, topic_id)[0]
+
+
+def choose_end(
+    log: LogReader, store: Store, partition: TopicPartition, topic_id: str
+) -> tuple[Chain, Manifest | None]:
+    """The chain of `choose_chain` with the manifest of its last object, if it has any."""
     newest = -1
     for generation in _generations(store, partition, topic_id):
         chain = Chain(store, _chain_id(partition, topic_id, generation))
@@ -46,9 +58,9 @@ def choose_chain(log: LogReader, store: Store, partition: TopicPartition, topic_
         if last is None:
             continue
         if _may_go_on(log, chain, partition, last[1]):
-            return chain
+            return chain, last[1]
         newest = max(newest, generation)
-    return Chain(store, _chain_id(partition, topic_id, newest + 1))
+    return Chain(store, _chain_id(partition, topic_id, newest + 1)), None
 
 
 def _chain_id(partition: TopicPartition, topic_id: str, generation: int) -> ChainId:
@@ -90,11 +102,10 @@ def agrees(log: LogReader, chain: Chain, partition: TopicPartition, manifest: Ma
     if bounds.end < manifest.next:
         return False
     line = _last_line(chain, manifest)
-    match = _LINE.match(line)
-    offset = -1 if match is None else int(match[1])
+    offset, record = read_position(line) or (-1, None)
     position = max(offset, bounds.begin)
-    expected = {offset: line} if offset == position else {}
-    return _records(log, chain, partition, position, manifest.next) in (expected, None)
+    expected = {offset: record} if offset == position else {}
+    return _records(log, partition, position, manifest.next) in (expected, None)
 
 
 def _last_line(chain: Chain, manifest: Manifest) -> bytes:
@@ -106,26 +117,75 @@ def _last_line(chain: Chain, manifest: Manifest) -> bytes:
     return unpack(found[1], found[0]).rstrip(b"\n").rpartition(b"\n")[2]
 
 
+def read_position(line: bytes) -> tuple[int, Record] | None:
+    """Offset and record that a bronze line was made of; None where it is no such line."""
+    match = _LINE.match(line)
+    if match is None:
+        return None
+    at_ms, rest = int(match["at"]), line[match.end() :]
+    if not rest.startswith(_POISON):
+        return int(match["offset"]), (at_ms, b"{" + rest)
+    try:
+        value = base64.b64decode(rest[len(_POISON) : -len(_POISON_END)])
+    except ValueError:
+        return None
+    return int(match["offset"]), (at_ms, value)
+
+
 def _records(
-    log: LogReader, chain: Chain, partition: TopicPartition, start: int, end: int
-) -> dict[int, bytes] | None:
-    """Bronze lines of up to two records between two offsets; None where they are being trimmed."""
-    lines: dict[int, bytes] = {}
-    while start < end and len(lines) < 2:  # noqa: PLR2004 - one more than may be there
+    log: LogReader, partition: TopicPartition, start: int, end: int
+) -> dict[int, Record] | None:
+    """Up to two records between two offsets; None where none can be had: they are being trimmed."""
+    records: dict[int, Record] = {}
+    while start < end and len(records) < 2:  # noqa: PLR2004 - one more than may be there
         batch = log.read(partition, start, bytes_max=1)
         if batch is None or batch.trimmed:
-            return None
-        below = [offset for offset in batch.offsets[:2] if offset < end]
-        spliced = splice_positions(
-            batch.values[: len(below)],
-            topic_id=chain.id.topic_id,
-            part=partition.part,
-            offsets=below,
-            log_times_ms=batch.log_times_ms[: len(below)],
+            return records or None
+        found = zip(batch.log_times_ms[:2], batch.values[:2], strict=True)
+        records.update(
+            (offset, record)
+            for offset, record in zip(batch.offsets[:2], found, strict=True)
+            if offset < end
         )
-        lines.update(zip(below, spliced.lines, strict=True))
         start = batch.next
-    return lines
+    return records
+
+
+def holds_records(log: LogReader, partition: TopicPartition, start: int, end: int) -> bool:
+    """Whether the log holds a record in `start .. end`, and not only markers of transactions.
+
+    A chain whose tail is `start` is level with a log that ends at `end` if there is none: markers
+    alone are not landed at once.
+
+    Raises:
+        CorruptLogError: a stored batch is damaged.
+    """
+    while start < end:
+        batch = log.read(partition, start, bytes_max=1)
+        if batch is None:
+            return False
+        if batch.trimmed or (len(batch.offsets) and batch.offsets[0] < end):
+            return True
+        start = batch.next
+    return False
+
+
+def count_foreign(
+    log: LogReader, partition: TopicPartition, records: Sequence[tuple[int, Record]]
+) -> int:
+    """How many records, the first of some read from a partition, are not what it holds there now.
+
+    A topic that was deleted and made again is read on as if nothing had happened. So the first
+    records are of the old topic, and from some offset on all are of the new one.
+    """
+    if not records or not _is_held(log, partition, *records[-1]):
+        return len(records)
+    return bisect_left(records, True, key=lambda found: _is_held(log, partition, *found))
+
+
+def _is_held(log: LogReader, partition: TopicPartition, offset: int, record: Record) -> bool:
+    held = _records(log, partition, offset, offset + 1)
+    return held is not None and held.get(offset) == record
 
 
 def held_offsets(log: LogReader, store: Store) -> Callable[[TopicPartition], int]:

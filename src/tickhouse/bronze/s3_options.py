@@ -22,6 +22,7 @@ class S3Options(msgspec.Struct, frozen=True, kw_only=True):
         access_key_id, secret_access_key: "" = the AWS chain (environment, profile, instance role).
         ca_bundle: PEM file of authorities to trust instead of the system's; "" = the system's.
         insecure_skip_tls_verification: take any certificate. Only for a test.
+        is_single_writer: only one lander will ever run: conditional writes are not needed.
     """
 
     bucket: str
@@ -33,6 +34,7 @@ class S3Options(msgspec.Struct, frozen=True, kw_only=True):
     secret_access_key: str = ""
     ca_bundle: str = ""
     insecure_skip_tls_verification: bool = False
+    is_single_writer: bool = False
 
     def __repr__(self) -> str:
         """The address; no secret."""

@@ -1,9 +1,14 @@
 """The interface of the object store that holds the lake."""
 
-from collections.abc import Iterator, Mapping
-from typing import Protocol
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Final, Protocol, runtime_checkable
 
 import msgspec
+
+KEY_PATTERN: Final = re.compile(
+    r"^[A-Za-z0-9_~=-][A-Za-z0-9._~=-]*(/[A-Za-z0-9_~=-][A-Za-z0-9._~=-]*)*$"
+)
 
 
 class ObjectInfo(msgspec.Struct, frozen=True):
@@ -48,8 +53,9 @@ class Store(Protocol):
         ...
 
     def list_objects(self, prefix: str, *, start_after: str = "") -> Iterator[ObjectInfo]:
-        """Objects under the folder `prefix`, in order of key, from after the key `start_after`.
+        """Objects under the folder `prefix`; from after `start_after`, a key directly in it.
 
+        In order of key within each folder; whether `a/b.c` comes before `a/b/c` is the store's.
         Paginated inside; only finished objects are shown.
         """
         ...
@@ -72,3 +78,26 @@ class Store(Protocol):
         nothing.
         """
         ...
+
+
+@runtime_checkable
+class BulkStore(Store, Protocol):
+    """A store that answers several reads at once faster than one after the other."""
+
+    def get_many(self, keys: Sequence[str]) -> Iterator[bytes]:
+        """The objects' bytes, in the order of the keys; a few are read ahead.
+
+        Raises:
+            ObjectMissingError: there is none, when its turn comes.
+            TransientError: try again.
+        """
+        ...
+
+
+def get_many(store: Store, keys: Sequence[str]) -> Iterator[bytes]:
+    """The objects' bytes, in the order of the keys: several at once where the store can.
+
+    Raises:
+        ObjectMissingError: there is none, when its turn comes.
+    """
+    return store.get_many(keys) if isinstance(store, BulkStore) else map(store.get, keys)

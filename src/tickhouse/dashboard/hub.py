@@ -40,6 +40,7 @@ from tickhouse.errors import TickhouseError
 from tickhouse.model.calendar import MarketState, new_york
 from tickhouse.model.positions import Stream, TopicPartition
 from tickhouse.stream.log import LogReader
+from tickhouse.stream.newest import newest_batch
 from tickhouse.telemetry import get_logger
 
 TICK_S: Final = 0.25
@@ -72,11 +73,13 @@ class Hub:
         conditions: rules of gold's bars.
         send: takes a channel and an encoded frame, in the hub's thread; "" is every viewer.
         is_watched: whether there are viewers; without any, trades are not decoded.
+        aside: the log once more, to look at what lies elsewhere than the live end: a reader of
+            Kafka goes on cheaply and seeks slowly. None: `reader` does both.
         clock_ms: wall clock, UNIX milliseconds.
         monotonic: seconds, for budgets and pauses.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - parts and callbacks, mostly by keyword
         self,
         reader: LogReader,
         gold: GoldAsker,
@@ -84,10 +87,12 @@ class Hub:
         *,
         send: Send,
         is_watched: Callable[[], bool] = lambda: True,
+        aside: LogReader | None = None,
         clock_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._log = reader
+        self._aside = reader if aside is None else aside
         self._gold = gold
         self._sets_price = conditions.sets_price
         self._send = send
@@ -97,7 +102,7 @@ class Hub:
         self._clock_ms = clock_ms
         self._monotonic = monotonic
         self._tail = LogTail(reader, clock_ms=clock_ms)
-        self._candles = LiveCandles(reader, conditions, monotonic=monotonic)
+        self._candles = LiveCandles(self._aside, conditions, monotonic=monotonic)
         self._commands: queue.SimpleQueue[tuple[str, str]] = queue.SimpleQueue()
         self._sequence: defaultdict[str, int] = defaultdict(int)
         self._second_at = monotonic() - SECOND_S
@@ -207,7 +212,7 @@ class Hub:
         if is_second:
             self._second_at = self._monotonic()
             self._discover()
-        self._rest_or_wake()
+        self._rest_or_wake(is_second=is_second)
         self._take_commands()
         self._take_gold()
         self._follow_log()
@@ -261,23 +266,24 @@ class Hub:
             if partition.stream is Stream.TRADES:
                 self._candles.leave_hole(partition.part, position)
 
-    def _rest_or_wake(self) -> None:
+    def _rest_or_wake(self, *, is_second: bool) -> None:
         if not self._is_watched():
-            self._rest()
+            if is_second or not self._rests:
+                self._rest()
         elif self._rests:
-            self._rests = False
+            self._rests = self._tail.is_resting = False
             self._began_ms = self._clock_ms()
             if not self._candles.tapes:  # a tape counts from where we are
                 self._tail.move(self._start_of)
 
     def _rest(self) -> None:
         """Nobody looks: stay at the log's end without decoding what passes."""
-        self._rests = True
+        self._rests = self._tail.is_resting = True
         for partition in self._tail.partitions():
             end = self._log.bounds(partition).end
             if partition.stream is Stream.TRADES and end > self._tail.position(partition):
-                batch = self._log.read(partition, end - 1, bytes_max=1)
-                if batch is not None and batch.values:
+                batch = newest_batch(self._aside, partition)
+                if batch is not None:
                     self._note(batch.log_times_ms[-1], is_news=not is_ping(batch.values[-1]))
         self._tail.move(lambda partition: self._log.bounds(partition).end)
 
@@ -377,9 +383,9 @@ class Hub:
             missing = self._log.bounds(partition).end - position
             if partition.stream is Stream.SESSIONS or missing <= 0:
                 continue
-            self._behind += missing
-            batch = self._log.read(partition, position, bytes_max=1)
+            batch = self._aside.read(partition, position, bytes_max=1)
             if batch is not None and batch.log_times_ms:
+                self._behind += missing
                 waits.append(self._clock_ms() - batch.log_times_ms[0])
         self._lag_ms = max(waits)
 

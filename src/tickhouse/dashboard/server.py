@@ -56,7 +56,7 @@ class _Server(uvicorn.Server):
         yield
 
 
-def run_server(
+def run_server(  # noqa: PLR0913 - all by keyword
     *,
     log: LogReader,
     gold_folder: Path,
@@ -65,6 +65,7 @@ def run_server(
     port: int,
     stop: Stop,
     on_ready: Callable[[str], None],
+    aside: LogReader | None = None,
 ) -> None:
     """Serve the dashboard until `stop` is set; connections then get a moment to end.
 
@@ -76,6 +77,7 @@ def run_server(
         port: 0 chooses a free one.
         stop: when to stop.
         on_ready: told the page's address once it answers.
+        aside: the log once more; see `Hub`.
 
     Raises:
         ConfigError: the host is not local; BusyError: the port is taken.
@@ -88,6 +90,7 @@ def run_server(
         listener=listen(host, port),
         stop=stop,
         on_ready=on_ready,
+        aside=aside,
     )
 
 
@@ -113,7 +116,7 @@ def listen(host: str, port: int) -> socket.socket:
     return listener
 
 
-def serve(
+def serve(  # noqa: PLR0913 - all by keyword
     *,
     reader: LogReader,
     published: Published,
@@ -122,13 +125,13 @@ def serve(
     listener: socket.socket,
     stop: Stop,
     on_ready: Callable[[str], None],
+    aside: LogReader | None = None,
 ) -> None:
     """Serve on a bound socket until `stop` is set. See `run_server`."""
 
     async def run() -> None:
-        await _Stage(reader, GoldQueries(published), conditions, run_folder).run(
-            listener, stop, on_ready
-        )
+        stage = _Stage(reader, GoldQueries(published), conditions, run_folder, aside)
+        await stage.run(listener, stop, on_ready)
 
     with listener:
         asyncio.run(run())
@@ -138,7 +141,12 @@ class _Stage:
     """What runs while the stage runs: hub thread, web server, status file."""
 
     def __init__(
-        self, reader: LogReader, gold: GoldQueries, conditions: Conditions, run_folder: Path
+        self,
+        reader: LogReader,
+        gold: GoldQueries,
+        conditions: Conditions,
+        run_folder: Path,
+        aside: LogReader | None,
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._gold_pool = ThreadPoolExecutor(1, "gold")
@@ -149,6 +157,7 @@ class _Stage:
             conditions,
             send=self._send,
             is_watched=lambda: bool(self._fanout.clients),
+            aside=aside,
         )
         self._fanout = Fanout(on_join=self._hub.join, on_last=self._hub.leave)
         self._dashboard = Dashboard(

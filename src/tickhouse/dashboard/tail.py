@@ -45,6 +45,9 @@ class LogTail:
         log: the log; its writer is never blocked.
         clock_ms: wall clock, UNIX milliseconds; compared with the log's times.
         lag_ms_max: with unread records older than this at the end of the budget, skip ahead.
+
+    Attributes:
+        is_resting: nobody looks at trades: none are read.
     """
 
     def __init__(
@@ -56,6 +59,7 @@ class LogTail:
         self._places: dict[TopicPartition, _Place] = {}
         self._jumps: dict[TopicPartition, int] = {}
         self._topic_ids: dict[Stream, str] = {}
+        self.is_resting = False
         self.skipped_records = 0
         self.damage: str | None = None
 
@@ -97,7 +101,11 @@ class LogTail:
 
     def read(self, is_spent: Callable[[], bool]) -> Iterator[Chunk]:
         """New records in small chunks, the partitions in turn, until level or `is_spent`."""
-        waiting = list(self._places)
+        waiting = [
+            place
+            for place in self._places
+            if not (self.is_resting and place.stream is Stream.TRADES)
+        ]
         while waiting and not is_spent():
             for partition in list(waiting):
                 chunk = self._next_chunk(partition)
@@ -161,6 +169,8 @@ class LogTail:
             return False
         if batch.values:
             place.batch, place.index = batch, 0
-        else:
+        elif batch.trimmed:
             self._jump(partition, place, batch.next)
+        else:
+            place.go_to(batch.next)
         return True

@@ -1,6 +1,7 @@
 """The verbs that ask: `status`, `query`, `doctor`."""
 
 import argparse
+import contextlib
 import os
 import shutil
 import time
@@ -11,8 +12,9 @@ import msgspec
 
 from tickhouse.errors import TickhouseError
 from tickhouse.runtime import backends
+from tickhouse.runtime.backend_checks import probe_lake, probe_log, probe_spool
 from tickhouse.runtime.feed_checks import Check, check_feed
-from tickhouse.runtime.level import PartitionLevel, Status, partition_levels, read_statuses
+from tickhouse.runtime.level import Levels, PartitionLevel, Status, read_statuses
 from tickhouse.runtime.owner import connect_owner
 from tickhouse.runtime.result import EXIT_OK, EXIT_PROBLEM, VerbResult
 from tickhouse.settings import Settings
@@ -20,19 +22,21 @@ from tickhouse.transform.published import PublishedGold
 
 FREE_BYTES_MIN: Final = 1 << 30
 STALE_S: Final = 30.0
+SPOOL_FACTS: Final = ("spool_end", "relayed")
 
 
 def status(settings: Settings, _arguments: argparse.Namespace) -> VerbResult:
     """Where each stage is; code 1 when one has failed, waits, or its process is gone."""
     statuses = read_statuses(settings.run_folder)
-    levels = partition_levels(settings)
+    with contextlib.closing(Levels(settings)) as looked:
+        levels = looked.partitions()
     stages = [_stage(status) for status in statuses.values() if status.stage != "audit"]
     problems = [problem for stage in stages for problem in _problems(stage)]
     content: dict[str, Any] = {
         "ok": not problems,
         "problems": problems,
         "stages": stages,
-        "partitions": [msgspec.structs.asdict(level) for level in levels],
+        "partitions": [_partition(level) for level in levels],
     }
     text = "\n".join([_stage_table(stages), "", _level_table(levels), *problems])
     return VerbResult(EXIT_PROBLEM if problems else EXIT_OK, content, text)
@@ -61,11 +65,26 @@ def _stage_table(stages: Sequence[dict[str, Any]]) -> str:
     return table(["stage", "state", "reported"], rows) if rows else "no stage has run here yet"
 
 
+def _partition(level: PartitionLevel) -> dict[str, Any]:
+    """A partition's facts; those of a spool where there is one."""
+    facts = {**msgspec.structs.asdict(level), "log_lag": level.log_lag}
+    if level.spool_end is None:
+        return {name: value for name, value in facts.items() if name not in SPOOL_FACTS}
+    return {**facts, "spool_lag": level.spool_lag}
+
+
 def _level_table(levels: Sequence[PartitionLevel]) -> str:
-    rows = [[level.partition, level.log_end, level.landed, level.published] for level in levels]
-    return (
-        table(["partition", "log end", "landed", "published"], rows) if rows else "the log is empty"
-    )
+    if not levels:
+        return "the log is empty"
+    rows: list[list[object]] = [
+        [level.partition, level.log_end, level.landed, level.published] for level in levels
+    ]
+    header = ["partition", "log end", "landed", "published"]
+    if all(level.spool_end is None for level in levels):
+        return table(header, rows)
+    spooled = [[level.spool_end, level.relayed] for level in levels]
+    rows = [[row[0], *more, *row[1:]] for row, more in zip(rows, spooled, strict=True)]
+    return table([header[0], "spool end", "relayed", *header[1:]], rows)
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
@@ -94,8 +113,9 @@ def doctor(settings: Settings, _arguments: argparse.Namespace) -> VerbResult:
     """Check every configured backend, and the feed's key, plan, limits and clock."""
     probes: dict[str, Callable[[Settings], str]] = {
         "source": lambda settings: backends.open_source(settings).url,
-        "log": _probe_log,
-        "lake": _probe_lake,
+        "log": probe_log,
+        **({"spool": probe_spool} if settings.is_log_kafka else {}),
+        "lake": probe_lake,
         "warehouse": _probe_warehouse,
         "published gold": _probe_gold,
         "disk": _probe_disk,
@@ -113,21 +133,6 @@ def _check(name: str, probe: Callable[[Settings], str], settings: Settings) -> C
         return Check(name, ok=True, found=probe(settings))
     except (TickhouseError, OSError) as error:
         return Check(name, ok=False, found=str(error))
-
-
-def _probe_log(settings: Settings) -> str:
-    reader = backends.open_log_reader(settings)
-    try:
-        count = len(reader.partitions())
-    finally:
-        reader.close()
-    return f"{settings.log_url}: {count} partitions"
-
-
-def _probe_lake(settings: Settings) -> str:
-    """Write the same key twice: the second write must be refused."""
-    verdict = backends.probe_conditional_put(settings)
-    return f"{settings.lake_url}: {verdict}"
 
 
 def _probe_warehouse(settings: Settings) -> str:

@@ -14,20 +14,22 @@ import msgspec
 from tickhouse.bronze.chain import ROOT
 from tickhouse.bronze.local import LocalStore
 from tickhouse.bronze.store import Store
-from tickhouse.errors import ConfigError, ObjectExistsError
+from tickhouse.errors import ConfigError, ObjectExistsError, RefusedError, TransientError
 from tickhouse.model.positions import Stream
 from tickhouse.settings import Settings
-from tickhouse.stream.log import Log, LogReader
+from tickhouse.stream.log import LogReader
 from tickhouse.stream.sqlite import SqliteLog, SqliteReader
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
 
+    from tickhouse.bronze.s3_bucket import Bucket
     from tickhouse.bronze.s3_options import S3Options
     from tickhouse.source.feed import Feed
     from tickhouse.source.options import FinnhubOptions
     from tickhouse.source.replay import Cut, Recorded
     from tickhouse.stream.kafka_options import KafkaOptions
+    from tickhouse.stream.topics import Topics
     from tickhouse.transform.builder import Builder
     from tickhouse.warehouse.duckdb import DuckDBWarehouse
 
@@ -47,22 +49,23 @@ def local_path(url: str, *, scheme: str, setting: str) -> Path:
     return Path(url.removeprefix(prefix)).expanduser().absolute()
 
 
-def open_spool(settings: Settings) -> Log:
+def open_spool(settings: Settings) -> SqliteLog:
     """Where frames become durable, for the one recorder: the embedded log, or Kafka's spool."""
-    return SqliteLog(_spool_path(settings))
+    return SqliteLog(spool_path(settings))
 
 
 def spool_free_bytes(settings: Settings) -> int:
     """Room left on the spool's disk."""
-    return shutil.disk_usage(_spool_path(settings).parent).free
+    return shutil.disk_usage(spool_path(settings).parent).free
 
 
 def open_spool_reader(settings: Settings) -> LogReader:
     """What is durable on this machine, for a reader."""
-    return SqliteReader(_spool_path(settings))
+    return SqliteReader(spool_path(settings))
 
 
-def _spool_path(settings: Settings) -> Path:
+def spool_path(settings: Settings) -> Path:
+    """The file of the spool."""
     return local_path(settings.spool_url, scheme="sqlite", setting="spool")
 
 
@@ -70,7 +73,7 @@ def open_log_reader(settings: Settings) -> LogReader:
     """The log for a reader."""
     if not settings.is_log_kafka:
         return SqliteReader(local_path(settings.log_url, scheme="sqlite", setting="log"))
-    with _needs("kafka"):
+    with needs("kafka"):
         from tickhouse.stream.kafka import KafkaReader
     return KafkaReader(kafka_options(settings))
 
@@ -92,6 +95,7 @@ def kafka_options(settings: Settings) -> "KafkaOptions":
         prefix=prefix,
         group=settings.kafka_group,
         group_protocol=settings.kafka_group_protocol,
+        compression=settings.kafka_compression,
         security_protocol=settings.kafka_security_protocol,
         sasl_mechanism=settings.kafka_sasl_mechanism,
         sasl_username=settings.kafka_sasl_username,
@@ -113,7 +117,7 @@ def open_store_at(url: str, settings: Settings, *, setting: str) -> Store:
     """A lake at an address; buckets take their credentials from the settings."""
     if not url.startswith("s3:"):
         return LocalStore(local_path(url, scheme="file", setting=setting))
-    with _needs("s3"):
+    with needs("s3"):
         from tickhouse.bronze.s3 import S3Store
     return S3Store(s3_options(url, settings))
 
@@ -128,11 +132,12 @@ def s3_options(url: str, settings: Settings) -> "S3Options":
         secret_access_key=settings.s3_secret_access_key.get_secret_value(),
         ca_bundle=str(settings.s3_ca_bundle or ""),
         insecure_skip_tls_verification=settings.s3_insecure_skip_tls_verification,
+        is_single_writer=settings.land_single_writer,
     )
 
 
 @contextlib.contextmanager
-def _needs(extra: str) -> "Generator[None]":
+def needs(extra: str) -> "Generator[None]":
     """Say which extra is missing where a client library is."""
     try:
         yield
@@ -192,11 +197,32 @@ def _recorded(settings: Settings, lake: str, wanted: "Cut") -> "Iterator[Recorde
     Raises:
         ConfigError: there is no lake.
     """
-    path = local_path(lake or settings.lake_url, scheme="file", setting="replay")
-    if not (path / ROOT).is_dir():
-        raise ConfigError(f"replay: {path}: no lake there, or an empty one")
-    is_own = path == local_path(settings.lake_url, scheme="file", setting="lake")
-    return _read_recorded(LocalStore(path), wanted, is_own=is_own)
+    url = lake or settings.lake_url
+    store = open_lake_there(url, settings, setting="replay")
+    return _read_recorded(store, wanted, is_own=place_of(url) == place_of(settings.lake_url))
+
+
+def open_lake_there(url: str, settings: Settings, *, setting: str) -> Store:
+    """A lake to read: one that is not there is not made.
+
+    Raises:
+        ConfigError: there is no lake.
+    """
+    place = place_of(url)
+    is_missing = isinstance(place, Path) and not (place / ROOT).is_dir()
+    store = None if is_missing else open_store_at(url, settings, setting=setting)
+    if store is None or not store.folders(ROOT):
+        raise ConfigError(f"{setting}: {url}: no lake there, or an empty one")
+    return store
+
+
+def place_of(url: str) -> "Path | S3Options":
+    """A lake's place, however its address is written."""
+    if not url.startswith("s3:"):
+        return local_path(url, scheme="file", setting="lake")
+    from tickhouse.bronze.s3_options import read_s3_url
+
+    return read_s3_url(url)
 
 
 def _read_recorded(store: Store, wanted: "Cut", *, is_own: bool) -> "Iterator[Recorded]":
@@ -241,12 +267,14 @@ def _read_secret(path: Path, setting: str) -> str:
 
 
 def probe_conditional_put(settings: Settings) -> str:
-    """Write one key twice: a lake whose second write succeeds would lose data to a zombie.
+    """Put one key twice: a lake whose second put succeeds would lose data to a zombie.
 
     Raises:
-        ConfigError: the store does not refuse the second write.
+        ConfigError: the store does not refuse the second put.
         RefusedError: it refuses the first one.
     """
+    if settings.lake_url.startswith("s3:"):
+        return _probe_bucket(settings)
     store = open_store(settings)
     key = "doctor/v1/probe"
     with contextlib.suppress(ObjectExistsError):
@@ -256,3 +284,45 @@ def probe_conditional_put(settings: Settings) -> str:
     except ObjectExistsError:
         return "writable, refuses to overwrite"
     raise ConfigError(f"{settings.lake_url}: overwrote an existing object; do not land here")
+
+
+def _probe_bucket(settings: Settings) -> str:
+    with needs("s3"):
+        from tickhouse.bronze.s3 import S3Store
+    store = S3Store(s3_options(settings.lake_url, settings))
+    store.folders(ROOT)
+    if store.is_conditional():
+        return "readable, writable, refuses to overwrite"
+    if settings.land_single_writer:
+        return "readable, writable; ignores If-None-Match, and so takes one lander only"
+    raise ConfigError(
+        f"{settings.lake_url}: the service ignores If-None-Match: two landers would overwrite each"
+        " other. Use one that knows it, or set land_single_writer and run one lander only"
+    )
+
+
+def check_lake(settings: Settings) -> None:
+    """Refuse, before anything is landed, a bucket that two landers would overwrite.
+
+    A service that is away tells nothing yet: the store asks again before its first put.
+
+    Raises:
+        ConfigError: conditional writes are needed and not there.
+    """
+    if settings.lake_url.startswith("s3:"):
+        with contextlib.suppress(TransientError, RefusedError):
+            _probe_bucket(settings)
+
+
+def open_topics(settings: Settings) -> "Topics":
+    """The topics of the cluster that `log` names."""
+    with needs("kafka"):
+        from tickhouse.stream.topics import Topics
+    return Topics(kafka_options(settings))
+
+
+def open_bucket(settings: Settings) -> "Bucket":
+    """The bucket that `lake` names."""
+    with needs("s3"):
+        from tickhouse.bronze.s3_bucket import Bucket
+    return Bucket(s3_options(settings.lake_url, settings))

@@ -5,13 +5,12 @@ from typing import Any
 
 import msgspec
 
-from tickhouse.bronze.restored import choose_chain
-from tickhouse.bronze.store import Store
-from tickhouse.errors import TickhouseError
+from tickhouse.bronze.restored import choose_chain, holds_records
+from tickhouse.errors import CorruptLogError, TickhouseError
 from tickhouse.model.positions import ChainId, TopicPartition
 from tickhouse.runtime import backends
 from tickhouse.settings import Settings
-from tickhouse.stream.log import LogReader
+from tickhouse.stream.newest import relayed_end
 from tickhouse.transform.published import PublishedGold
 
 
@@ -43,23 +42,93 @@ def read_statuses(run_folder: Path) -> dict[str, Status]:
 
 
 class PartitionLevel(msgspec.Struct, frozen=True):
-    """How far each stage is in one partition; -1 where its output has nothing of it."""
+    """How far each stage is in one partition; -1 where its output has nothing of it.
+
+    Attributes:
+        partition: stream and shard.
+        spool_end: end of this machine's spool; None where the log is its own spool.
+        relayed: spool offset up to which the log has everything; None as above.
+        log_end: end of the log.
+        landed, published: log offsets up to which lake and published gold hold everything.
+        waiting: whether the log holds records that are not published. Offsets alone do not tell:
+            markers of transactions take some, and are not landed by themselves.
+    """
 
     partition: str
     log_end: int
     landed: int
     published: int
+    spool_end: int | None = None
+    relayed: int | None = None
+    waiting: bool = False
+
+    @property
+    def spool_lag(self) -> int:
+        """Records that wait in the spool."""
+        return max(0, (self.spool_end or 0) - (self.relayed or 0))
+
+    @property
+    def log_lag(self) -> int:
+        """Offsets that wait in the log."""
+        return max(0, self.log_end - max(0, self.landed))
 
 
-def partition_levels(settings: Settings) -> list[PartitionLevel]:
-    """Positions downstream first, so that nothing seems to run ahead of its source."""
-    published = _published_positions(PublishedGold(settings.gold_folder))
-    log = backends.open_log_reader(settings)
-    store = backends.open_store(settings)
-    try:
-        return [_level(log, store, partition, published) for partition in log.partitions()]
-    finally:
-        log.close()
+class Levels:
+    """Looks at the ends of every stage's output; keeps connections from one look to the next.
+
+    Args:
+        settings: where the outputs are.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._gold = PublishedGold(settings.gold_folder)
+        self._log = backends.open_log_reader(settings)
+        self._spool = backends.open_spool_reader(settings) if settings.is_log_kafka else None
+        self._store = backends.open_store(settings)
+
+    def partitions(self) -> list[PartitionLevel]:
+        """Positions downstream first, so that nothing seems to run ahead of its source."""
+        published = _published_positions(self._gold)
+        places = {*self._log.partitions()}
+        if self._spool is not None:
+            places |= {*self._spool.partitions()}
+        return [self._level(place, published) for place in sorted(places)]
+
+    def _level(self, place: TopicPartition, published: dict[ChainId, int]) -> PartitionLevel:
+        chain = choose_chain(self._log, self._store, place, self._log.topic_id(place))
+        landed = chain.tail()
+        log_end = self._log.bounds(place).end
+        end = published.get(chain.id, -1)
+        level = PartitionLevel(
+            partition=str(place),
+            log_end=log_end,
+            landed=landed,
+            published=end,
+            waiting=self._waits(place, max(0, end), log_end),
+        )
+        if self._spool is None:
+            return level
+        epoch = self._spool.topic_id(place)
+        relayed = relayed_end(self._log, place, epoch)
+        spool_end = self._spool.bounds(place).end
+        return msgspec.structs.replace(level, spool_end=spool_end, relayed=relayed)
+
+    def _waits(self, place: TopicPartition, start: int, end: int) -> bool:
+        try:
+            return holds_records(self._log, place, start, end)
+        except CorruptLogError:
+            return True
+
+    def are_level(self) -> bool:
+        """Whether published gold covers the whole log, and the log the whole spool."""
+        levels = self.partitions()
+        return bool(levels) and not any(level.waiting or level.spool_lag for level in levels)
+
+    def close(self) -> None:
+        """Release files and connections."""
+        self._log.close()
+        if self._spool is not None:
+            self._spool.close()
 
 
 def _published_positions(gold: PublishedGold) -> dict[ChainId, int]:
@@ -68,21 +137,3 @@ def _published_positions(gold: PublishedGold) -> dict[ChainId, int]:
     except TickhouseError:
         return {}
     return {} if manifest is None else manifest.chain_positions()
-
-
-def _level(
-    log: LogReader, store: Store, partition: TopicPartition, published: dict[ChainId, int]
-) -> PartitionLevel:
-    chain = choose_chain(log, store, partition, log.topic_id(partition))
-    return PartitionLevel(
-        partition=str(partition),
-        log_end=log.bounds(partition).end,
-        landed=chain.tail(),
-        published=published.get(chain.id, -1),
-    )
-
-
-def is_level(settings: Settings) -> bool:
-    """Whether published gold covers the whole log."""
-    levels = partition_levels(settings)
-    return bool(levels) and all(level.published >= level.log_end for level in levels)

@@ -27,12 +27,14 @@ CLEAR_LINE: Final = "\r\x1b[K"
 def audit(settings: Settings, arguments: argparse.Namespace) -> VerbResult:
     """Every layer against the one upstream of it; the report is kept for the page."""
     log = backends.open_log_reader(settings)
+    spool = backends.open_spool_reader(settings) if settings.is_log_kafka else None
     try:
         with warehouse_reader(settings) as warehouse, progress_line() as progress:
             report = audit_road(
                 log=log,
                 store=backends.open_store(settings),
                 warehouse=warehouse,
+                spool=spool,
                 gold=PublishedGold(settings.gold_folder),
                 truth_path=arguments.truth,
                 deep=arguments.deep,
@@ -41,6 +43,8 @@ def audit(settings: Settings, arguments: argparse.Namespace) -> VerbResult:
             )
     finally:
         log.close()
+        if spool is not None:
+            spool.close()
     content = msgspec.to_builtins(report)
     write_json_atomically(settings.run_folder / "audit.json", content)
     return VerbResult(EXIT_OK if report.ok else EXIT_PROBLEM, content, describe(report))

@@ -17,6 +17,7 @@ _log = get_logger("serve")
 def serve(settings: Settings, arguments: argparse.Namespace) -> VerbResult:
     """Stage 5."""
     log = backends.open_log_reader(settings)
+    aside = backends.open_log_reader(settings) if settings.is_log_kafka else None
     address = settings.run_folder / "page.address"
 
     def ready(url: str) -> None:
@@ -35,8 +36,11 @@ def serve(settings: Settings, arguments: argparse.Namespace) -> VerbResult:
                 port=settings.port,
                 stop=stop,
                 on_ready=ready,
+                aside=aside,
             )
     finally:
         log.close()
+        if aside is not None:
+            aside.close()
         address.unlink(missing_ok=True)
     return VerbResult(EXIT_OK, {"ok": True})

@@ -3,7 +3,7 @@
 import argparse
 import shutil
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from itertools import islice
 from typing import Any, Final
@@ -129,16 +129,31 @@ def _of_log(log: LogReader, wanted: Wanted) -> tuple[list[Line], dict[str, list[
     there = {str(place): [log.bounds(place).begin, log.bounds(place).end] for place in places}
     lines: list[Line] = []
     for place in places:
-        lines += wanted.some(_read_log(log, place, wanted))
+        begin, end = there[str(place)]
+        if wanted.is_open:
+            lines += _newest(lambda span, at=place: _read_log(log, at, span), begin, end, wanted)
+        else:
+            lines += wanted.some(_read_log(log, place, wanted.span))
     return _limited(lines, wanted), there
 
 
-def _read_log(log: LogReader, place: TopicPartition, wanted: Wanted) -> Iterator[Line]:
+def _newest(
+    read: Callable[[Span], Iterator[Line]], begin: int, end: int, wanted: Wanted
+) -> list[Line]:
+    """The newest records; looks back further where offsets hold none."""
+    reach = wanted.limit
+    while True:
+        start = max(begin, end - reach)
+        lines = wanted.some(read(Span(offset_from=start)))
+        if len(lines) >= wanted.limit or start <= begin:
+            return lines
+        reach *= 4
+
+
+def _read_log(log: LogReader, place: TopicPartition, span: Span) -> Iterator[Line]:
     bounds = log.bounds(place)
-    position = max(bounds.begin, wanted.span.offset_from or 0)
-    if wanted.is_open:
-        position = max(position, bounds.end - wanted.limit)
-    last = bounds.end - 1 if wanted.span.offset_to is None else wanted.span.offset_to
+    position = max(bounds.begin, span.offset_from or 0)
+    last = bounds.end - 1 if span.offset_to is None else span.offset_to
     while position <= last and (batch := log.read(place, position)) is not None:
         texts = splice_positions(
             batch.values,
@@ -165,8 +180,10 @@ def _of_lake(store: Store, wanted: Wanted) -> tuple[list[Line], dict[str, list[i
     for chain in chains if not lines else []:
         span = wanted.span
         if wanted.is_open:
-            span = Span(offset_from=max(0, there[chain.prefix][1] - wanted.limit))
-        elif wanted.session is not None:
+            begin, end = there[chain.prefix]
+            lines += _newest(lambda near, at=chain: read_chain(store, at, near), begin, end, wanted)
+            continue
+        if wanted.session is not None:
             span = _narrowed(span, Span(received_from=_began(wanted.session)))
         lines += wanted.some(read_chain(store, chain, span))
     return _limited(lines, wanted), there

@@ -3,70 +3,125 @@
 import argparse
 import asyncio
 import threading
-from typing import Final
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final
 
 from tickhouse.bronze.lander import Lander, held_offsets
+from tickhouse.bronze.publishing import ThreadsExecutor
 from tickhouse.clock import SYSTEM_CLOCK
 from tickhouse.errors import ConfigError, TickhouseError
-from tickhouse.runtime import backends
+from tickhouse.model.positions import TopicPartition
+from tickhouse.runtime import backends, relaying
 from tickhouse.runtime.result import EXIT_OK, VerbResult
 from tickhouse.runtime.stopping import stop_event, stopping
 from tickhouse.settings import Settings
 from tickhouse.stream.log import Log
 from tickhouse.stream.recorder import Recorder
-from tickhouse.stream.shedding import FreeSpace
+from tickhouse.stream.shedding import FreeSpace, SpoolRoom
 from tickhouse.telemetry import StageStatus, get_logger
+
+if TYPE_CHECKING:
+    from tickhouse.stream.relay import Relay
+    from tickhouse.stream.sqlite import SqliteLog
+
+Held = Callable[[TopicPartition], int]
 
 RETENTION_INTERVAL_S: Final = 30.0
 RETENTION_GRACE_S: Final = 60.0
+SETTLE_S: Final = 3.0
+"""A recorder that was stopped gives its last commits so long to reach Kafka."""
 
 _log = get_logger("runtime")
 
 
 def record(settings: Settings, arguments: argparse.Namespace) -> VerbResult:
-    """Stage 1."""
+    """Stage 1; with a log on Kafka, what is durable in the spool is relayed there."""
     feed = backends.open_source(settings)
     if arguments.once and feed.endless:
         raise ConfigError(
             f"{feed.url} never ends, so --once cannot: give the feed an end (frames=N), or --for"
         )
-    log = backends.open_spool(settings)
+    spool = backends.open_spool(settings)
     status = StageStatus(settings.run_folder, "record")
+    relay = relaying.open_relay(settings, spool) if settings.is_log_kafka else None
+    report = status.report if relay is None else relaying.RelayReport(status.report, relay)
     recorder = Recorder(
         feed,
-        log,
+        spool,
         commit_ms=settings.record_commit_ms,
         commit_bytes=settings.record_commit_bytes,
         buffer_bytes=settings.record_buffer_bytes,
-        report=status.report,
+        report=report,
     )
-    recorder.space = FreeSpace(
-        lambda: backends.spool_free_bytes(settings),
-        settings.record_free_bytes,
-        clock=SYSTEM_CLOCK,
-    )
+    recorder.space = _room(settings, spool)
     try:
+        if relay is not None:
+            relay.start()
+            recorder.committed = relay.wake
         with stop_event(arguments) as stop:
-            asyncio.run(_record(recorder, log, settings, stop))
+            held = _held(settings, spool, relay)
+            is_stopped = asyncio.run(_record(recorder, spool, held, settings, stop))
+        if isinstance(report, relaying.RelayReport):
+            _finish_relay(report, arguments, is_stopped=is_stopped)
     finally:
-        log.close()
+        if relay is not None:
+            relay.stop()
+        spool.close()
     status.report("stopped", {"feed": feed.url, "mode": feed.mode, "frames": recorder.frames})
     content = {"ok": True, "frames": recorder.frames, "refused": recorder.refused}
     return VerbResult(EXIT_OK, content, f"recorded {recorder.frames} frames from {feed.url}")
 
 
-async def _record(recorder: Recorder, log: Log, settings: Settings, stop: threading.Event) -> None:
-    retention = asyncio.create_task(_retain(log, settings))
+def _finish_relay(
+    report: relaying.RelayReport, arguments: argparse.Namespace, *, is_stopped: bool
+) -> None:
+    """Carry on what is durable: all of it where the feed has ended, else what goes out soon."""
+    if is_stopped:
+        report.relay.settle(SETTLE_S)
+        return
+    with stop_event(arguments) as stop:
+        report.relay.wait_until_level(stop, tell=report.again)
+
+
+def _room(settings: Settings, spool: "SqliteLog") -> FreeSpace:
+    """Room on the spool's disk and, where Kafka has to empty it, in the spool."""
+
+    def free_bytes() -> int:
+        return backends.spool_free_bytes(settings)
+
+    if not settings.is_log_kafka:
+        return FreeSpace(free_bytes, settings.record_free_bytes, clock=SYSTEM_CLOCK)
+    return SpoolRoom(
+        free_bytes,
+        settings.record_free_bytes,
+        clock=SYSTEM_CLOCK,
+        spool_bytes=spool.size_bytes,
+        spool_bytes_max=settings.spool_bytes,
+    )
+
+
+def _held(settings: Settings, spool: Log, relay: "Relay | None") -> Held:
+    """Below which offset the spool may be trimmed: what Kafka holds, or else the lake."""
+    if relay is not None:
+        return relay.held
+    return held_offsets(spool, backends.open_store(settings))
+
+
+async def _record(
+    recorder: Recorder, spool: Log, held: Held, settings: Settings, stop: threading.Event
+) -> bool:
+    """Record until the feed ends (False), or told to stop (True)."""
+    retention = asyncio.create_task(_retain(spool, held, settings))
     try:
         async with stopping(stop) as stopped:
             await recorder.run(stopped)
+            return stopped.is_set()
     finally:
         retention.cancel()
 
 
-async def _retain(log: Log, settings: Settings) -> None:
+async def _retain(log: Log, held: Held, settings: Settings) -> None:
     """Trim the log now and then; what fails is said, and tried again."""
-    held = held_offsets(log, backends.open_store(settings))
     while True:
         await asyncio.sleep(RETENTION_INTERVAL_S)
         try:
@@ -86,21 +141,26 @@ async def _retain(log: Log, settings: Settings) -> None:
 
 def land(settings: Settings, arguments: argparse.Namespace) -> VerbResult:
     """Stage 2."""
+    backends.check_lake(settings)
     status = StageStatus(settings.run_folder, "land")
     log = backends.open_log_reader(settings)
+    executor = ThreadsExecutor()
     lander = Lander(
         log,
         backends.open_store(settings),
         bytes_max=settings.land_bytes,
         age_s_max=settings.land_age_s,
         memory_bytes_max=settings.land_memory_bytes,
+        executor=executor,
     )
     try:
         if not arguments.once:
             with stop_event(arguments) as stop:
                 lander.run(stop, status.report)
-        lander.drain()
+        lander.drain(everything=arguments.once)
     finally:
+        executor.close()
+        lander.close()
         log.close()
     facts = lander.facts()
     status.report("stopped", facts)

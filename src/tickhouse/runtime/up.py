@@ -1,6 +1,7 @@
 """`up`: the whole road under one supervisor, saying what it does."""
 
 import argparse
+import contextlib
 import socket
 import sys
 import threading
@@ -11,8 +12,8 @@ from typing import Any, Final
 import msgspec
 from pydantic import SecretStr
 
-from tickhouse.errors import BusyError
-from tickhouse.runtime.level import is_level, read_statuses
+from tickhouse.errors import BusyError, TransientError
+from tickhouse.runtime.level import Levels, read_statuses
 from tickhouse.runtime.owner import HOST
 from tickhouse.runtime.result import EXIT_OK, EXIT_PROBLEM, VerbResult
 from tickhouse.runtime.stopping import stop_event
@@ -34,7 +35,7 @@ def run(settings: Settings, arguments: argparse.Namespace) -> VerbResult:
     children = make_children(environment_of(settings), settings.data / "logs")
     supervisor = Supervisor(children)
     progress = Progress(settings, started=time.monotonic())
-    with stop_event(arguments) as stop:
+    with stop_event(arguments) as stop, contextlib.closing(progress):
         supervisor.run(
             stop, lambda: progress.tick(stop, once=arguments.once, supervisor=supervisor)
         )
@@ -94,6 +95,7 @@ class Progress:
         self._started = started
         self._next_line = started
         self._next_level = started + LEVEL_INTERVAL_S
+        self._levels: Levels | None = None
         self.url = ""
 
     def tick(self, stop: threading.Event, *, once: bool, supervisor: Supervisor) -> None:
@@ -109,8 +111,23 @@ class Progress:
             recorded = any(
                 child.stage == "record" and child.finished for child in supervisor.children
             )
-            if recorded and is_level(self._settings):
+            if recorded and self._are_level():
                 stop.set()
+
+    def _are_level(self) -> bool:
+        """Whether all is published; a log or lake that is away for the moment is asked again."""
+        try:
+            if self._levels is None:
+                self._levels = Levels(self._settings)
+            return self._levels.are_level()
+        except TransientError as error:
+            _log.warning("level_unknown", error=str(error))
+            return False
+
+    def close(self) -> None:
+        """Release what was opened to tell whether the road is level."""
+        if self._levels is not None:
+            self._levels.close()
 
     def _announce(self) -> None:
         try:

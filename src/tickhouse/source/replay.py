@@ -5,7 +5,8 @@ fast as it goes); messages without a recorded time come at once, or `rate` a sec
 dropped: a line that is not JSON is delivered as it is. The receipt is that of the replay.
 
 `from` and `to` cut by recorded time, `symbols` by symbol (messages are then cut to the trades of
-these), `times` repeats the whole. `replay:lake` is the configured lake, `replay:file:///…` another.
+these), `times` repeats the whole. `replay:lake` is the configured lake, `replay:file:///…` and
+`replay:s3://…` are others.
 """
 
 import asyncio
@@ -34,6 +35,8 @@ from tickhouse.source.recording import (
 )
 
 PARAMETERS: Final = ("speed", "rate", "kind", "from", "to", "symbols", "times")
+STORE_PARAMETERS: Final = ("endpoint", "region", "path_style")
+"""Of a bucket's address, not of the replay."""
 BLOCK_MESSAGES: Final = 1000
 TICK_S: Final = 0.01
 OWN_LAKE: Final = "lake"
@@ -260,14 +263,12 @@ def open_replay(rest: str, read_lake: LakeReader | None = None) -> Replay:
     Raises:
         ConfigError: nothing there, or a parameter that is not one.
     """
-    path, _, query = rest.rpartition("?")
-    if not path or "=" not in query:
-        path, query = rest, ""
-    parameters = Parameters("replay", split_query("replay", query), PARAMETERS)
+    path, values = _split(rest)
+    parameters = Parameters("replay", values, PARAMETERS)
     if "rate" in parameters and "speed" in parameters:
         raise ConfigError("replay: speed and rate exclude each other; give one of them")
     wanted = read_cut(parameters)
-    if path == OWN_LAKE or path.startswith("file:"):
+    if path == OWN_LAKE or path.startswith(("file:", "s3:")):
         if read_lake is None:
             raise ConfigError(f"replay: no lake can be read here: {path}")
         if "kind" in parameters:
@@ -285,6 +286,18 @@ def open_replay(rest: str, read_lake: LakeReader | None = None) -> Replay:
         rate=parameters.whole("rate", 0, low=1, high=10_000_000, or_max=True) or None,
         times=wanted.times,
     )
+
+
+def _split(rest: str) -> tuple[str, dict[str, str]]:
+    """Where the recording is, and the parameters of its replay; a bucket keeps its own."""
+    path, _, query = rest.rpartition("?")
+    if not path or "=" not in query:
+        path, query = rest, ""
+    values = split_query("replay", query)
+    if path.startswith("s3:"):
+        kept = [f"{name}={values.pop(name)}" for name in STORE_PARAMETERS if name in values]
+        path = f"{path}?{'&'.join(kept)}" if kept else path
+    return path, values
 
 
 def _speed(parameters: Parameters) -> float | None:

@@ -20,6 +20,7 @@ class KafkaOptions(msgspec.Struct, frozen=True, kw_only=True):
         prefix: topics are `<prefix>.<stream>.v1`; their partitions are shards.
         group: consumer group of landers.
         group_protocol: "classic" (cooperative-sticky) or "consumer" (KIP-848).
+        compression: of what the relay sends.
         security_protocol, sasl_mechanism, sasl_username: as Kafka names them.
         sasl_password, ssl_key_password: secrets; never shown.
         ssl_ca, ssl_certificate, ssl_key: paths of PEM files; "" = the system's, or none.
@@ -30,6 +31,7 @@ class KafkaOptions(msgspec.Struct, frozen=True, kw_only=True):
     prefix: str = DEFAULT_PREFIX
     group: str = "tickhouse-land"
     group_protocol: Literal["classic", "consumer"] = "classic"
+    compression: Literal["lz4", "zstd"] = "lz4"
     security_protocol: Protocol = "PLAINTEXT"
     sasl_mechanism: str = ""
     sasl_username: str = ""

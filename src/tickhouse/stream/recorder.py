@@ -53,6 +53,7 @@ class Recorder:
             feed that is recorded now and then beside another must not end that one's sessions.
         space: whether the log's disk has room; None = it is not looked at before it is full.
         jitter: draws the part of a backoff that is waited for, such as `random.uniform`.
+        committed: called after each commit, in the loop's thread; must not block.
     """
 
     first_shard = 0
@@ -87,6 +88,7 @@ class Recorder:
         self._done = False
         self._refused_since: str | None = None
         self.jitter: Callable[[float, float], float] = random.uniform
+        self.committed: Callable[[], None] = lambda: None
         self.frames = 0
         self.refused = 0
 
@@ -312,6 +314,7 @@ class Recorder:
             self._room.set()
         if not self._buffer:
             self._all_durable.set()
+        self.committed()
         for shard, cursor in cursors.items():
             self._feed.acknowledge(shard, cursor)
 

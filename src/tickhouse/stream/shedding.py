@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
 import msgspec
+from typing_extensions import override
 
 from tickhouse.clock import Clock
 from tickhouse.model.frame import decode_envelope
@@ -53,6 +54,38 @@ class FreeSpace:
             _log.info("disk_has_room_again", free_bytes=free)
         elif self._shortage is not None and not was_short:
             _log.error("disk_nearly_full", error=self._shortage, does="polls pause, sockets shed")
+
+
+class SpoolRoom(FreeSpace):
+    """Whether the disk and the spool have room: one that Kafka does not empty grows to its limit.
+
+    Args:
+        free_bytes, minimum, clock: see `FreeSpace`.
+        spool_bytes: size of the spool now.
+        spool_bytes_max: its limit.
+    """
+
+    def __init__(
+        self,
+        free_bytes: Callable[[], int],
+        minimum: int,
+        *,
+        clock: Clock,
+        spool_bytes: Callable[[], int],
+        spool_bytes_max: int,
+    ) -> None:
+        super().__init__(free_bytes, minimum, clock=clock)
+        self._spool = FreeSpace(lambda: spool_bytes_max - spool_bytes(), 1, clock=clock)
+        self._spool_bytes_max = spool_bytes_max
+
+    @override
+    def shortage(self) -> str | None:
+        """See `FreeSpace.shortage`."""
+        if (found := super().shortage()) is not None:
+            return found
+        if self._spool.shortage() is None:
+            return None
+        return f"spool full: {self._spool_bytes_max // MIB} MiB wait for Kafka (spool_bytes)"
 
 
 class _Span(msgspec.Struct):

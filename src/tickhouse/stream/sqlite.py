@@ -21,6 +21,7 @@ import msgspec
 from tickhouse.errors import BusyError, ConfigError, CorruptLogError, RefusedError, TransientError
 from tickhouse.model.positions import Stream, TopicPartition
 from tickhouse.stream.following import Following
+from tickhouse.stream.hints import Hint
 from tickhouse.stream.log import (
     Append,
     Bounds,
@@ -45,6 +46,10 @@ create table if not exists batches (
     at_ms integer not null, bytes integer not null, crc integer not null, body blob not null
 );
 create unique index if not exists batches_position on batches (stream, part, base);
+create table if not exists relayed (
+    stream text not null, part integer not null, topic_id text not null, next integer not null,
+    primary key (stream, part)
+);
 """
 FORMAT: Final = 1
 RESERVE_BYTES: Final = 1 << 20
@@ -401,6 +406,28 @@ class SqliteLog(SqliteReader):
             if 0 < excess <= covered:
                 break
         return before
+
+    def relayed(self, partition: TopicPartition) -> Hint | None:
+        """See `Hints.relayed`."""
+        with self._lock:
+            row = self._writer.execute(
+                "select topic_id, next from relayed where stream = ? and part = ?",
+                (str(partition.stream), partition.part),
+            ).fetchone()
+        return None if row is None else Hint(*row)
+
+    def note_relayed(self, partition: TopicPartition, hint: Hint) -> None:
+        """See `Hints.note_relayed`.
+
+        Raises:
+            RefusedError: disk full.
+        """
+        row = (str(partition.stream), partition.part, hint.topic_id, hint.next)
+        with self._lock:
+            try:
+                self._writer.execute("insert or replace into relayed values (?, ?, ?, ?)", row)
+            except sqlite3.DatabaseError as error:
+                raise _translated(error, self.path) from error
 
     def release_reserve(self) -> None:
         """Give the disk back what was kept for the gap event of a full disk."""

@@ -11,6 +11,7 @@ from typing import Final
 
 import msgspec
 
+from tickhouse.bronze.ahead import ReadAhead
 from tickhouse.bronze.chain import Chain, find_chains
 from tickhouse.bronze.object import verify
 from tickhouse.bronze.store import Store
@@ -146,10 +147,11 @@ class Loader:
         chains.rotate(-self._turn)
         self._turn += 1
         pending: list[BronzeObject] = []
+        ahead = ReadAhead(self._store)
         size = 0
         while chains and len(pending) < self._objects_max and size < self._bytes_max:
             chain = chains.popleft()
-            found = self._next(chain, ends.get(chain, 0))
+            found = self._next(chain, ends.get(chain, 0), ahead)
             if found is not None:
                 pending.append(found)
                 size += len(found.body)
@@ -164,13 +166,13 @@ class Loader:
             self._chains, self._refreshed_at_s = find_chains(self._store), now
         return self._chains
 
-    def _next(self, chain: ChainId, start: int) -> BronzeObject | None:
+    def _next(self, chain: ChainId, start: int, ahead: ReadAhead) -> BronzeObject | None:
         """The chain's object at `start`, if it is there, whole, and within `until`."""
         limit = None if self._until is None else self._until.get(chain, 0)
         if self._rests(chain) or (limit is not None and start >= limit):
             return None
         try:
-            found = fetch(self._store, chain, start)
+            found = fetch(ahead, chain, start)
         except CorruptObjectError as error:
             self._set_aside(chain, error)
             return None
@@ -248,7 +250,7 @@ class Loader:
             _log.error("object_quarantined", key=error.key, reason=error.reason)
 
 
-def fetch(store: Store, chain: ChainId, start: int) -> BronzeObject | None:
+def fetch(ahead: ReadAhead, chain: ChainId, start: int) -> BronzeObject | None:
     """The object of `chain` at `start`, verified; None where there is none.
 
     Raises:
@@ -256,7 +258,7 @@ def fetch(store: Store, chain: ChainId, start: int) -> BronzeObject | None:
     """
     key = chain.key(start)
     try:
-        body = store.get(key)
+        body = ahead.get(chain, key)
     except ObjectMissingError:
         return None
     return BronzeObject(key, chain, verify(body, key, chain), body)

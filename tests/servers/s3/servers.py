@@ -3,8 +3,10 @@
 Kept beside each other so that one contract suite runs on all: what differs is in the command line.
 """
 
+import json
 import os
 import sys
+import uuid
 from pathlib import Path
 
 import boto3
@@ -26,12 +28,14 @@ class S3Server(ServerProcess):
 
     Attributes:
         endpoint: its address.
+        has_users: identities are users, and not sessions with a token.
         environment: what a client is told by: credentials, as the AWS tools name them.
     """
 
     def __init__(self, command: list[str], *, port: int, log: Path, **options: object) -> None:
         super().__init__(command, port=port, log=log, **options)  # type: ignore[arg-type]
         self.endpoint = f"http://127.0.0.1:{port}"
+        self.has_users = False
         self.credentials = {
             "AWS_ACCESS_KEY_ID": ACCESS_KEY,
             "AWS_SECRET_ACCESS_KEY": SECRET_KEY,
@@ -40,8 +44,11 @@ class S3Server(ServerProcess):
 
     def client(self) -> "boto3.client":
         """A boto3 client, for what tests do behind the product's back."""
+        return self._client("s3")
+
+    def _client(self, service: str) -> "boto3.client":
         return boto3.client(
-            "s3",
+            service,
             endpoint_url=self.endpoint,
             aws_access_key_id=ACCESS_KEY,
             aws_secret_access_key=SECRET_KEY,
@@ -53,6 +60,32 @@ class S3Server(ServerProcess):
         """Create a bucket; its name."""
         self.client().create_bucket(Bucket=name)
         return name
+
+    def identity(self, statements: list[dict[str, object]]) -> dict[str, str]:
+        """Keys of somebody who may do what the statements say, as environment variables."""
+        policy = json.dumps({"Version": "2012-10-17", "Statement": statements})
+        if self.has_users:
+            return self._user(policy)
+        role = "arn:aws:iam::000000000000:role/any"
+        keys = self._client("sts").assume_role(
+            RoleArn=role, RoleSessionName="tickhouse", Policy=policy
+        )["Credentials"]
+        return {
+            "AWS_ACCESS_KEY_ID": keys["AccessKeyId"],
+            "AWS_SECRET_ACCESS_KEY": keys["SecretAccessKey"],
+            "AWS_SESSION_TOKEN": keys["SessionToken"],
+        }
+
+    def _user(self, policy: str) -> dict[str, str]:
+        name = f"u{uuid.uuid4().hex[:12]}"
+        iam = self._client("iam")
+        iam.create_user(UserName=name)
+        iam.put_user_policy(UserName=name, PolicyName="all", PolicyDocument=policy)
+        key = iam.create_access_key(UserName=name)["AccessKey"]
+        return {
+            "AWS_ACCESS_KEY_ID": key["AccessKeyId"],
+            "AWS_SECRET_ACCESS_KEY": key["SecretAccessKey"],
+        }
 
     def url(self, bucket: str, prefix: str = "") -> str:
         """The lake's URL in a bucket."""
@@ -71,7 +104,8 @@ def start_seaweedfs(folder: Path) -> S3Server:
         *(str(weed), "mini", f"-dir={folder}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1"),
         *("-master.telemetry=false", f"-master.port={master}", f"-volume.port={volume}"),
         *(f"-filer.port={filer}", f"-s3.port={port}", f"-s3.port.iceberg={iceberg}"),
-        *("-s3.port.lance=0", "-webdav=false", "-admin.ui=false", f"-admin.port={admin}"),
+        *("-s3.port.lance=0", "-s3.iam.readOnly=false"),
+        *("-webdav=false", "-admin.ui=false", f"-admin.port={admin}"),
     ]
     environment = {
         "AWS_ACCESS_KEY_ID": ACCESS_KEY,
@@ -80,6 +114,7 @@ def start_seaweedfs(folder: Path) -> S3Server:
     }
     log = folder.with_name(f"{folder.name}.log")
     server = S3Server(command, port=port, log=log, environment=environment)
+    server.has_users = True
     server.start()
     return server
 
