@@ -34,7 +34,7 @@ from tickhouse.stream.topics import Topics, topic_name
 TRADES = TopicPartition(Stream.TRADES, 0)
 TICK_S = 0.01
 WARM_S = 2.0
-BEGIN_S = 4.0
+BEGIN_S = 8.0
 
 
 def read(bootstrap: str, prefix: str, count: int) -> None:

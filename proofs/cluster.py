@@ -16,6 +16,7 @@ from typing import Final
 from proofs.soak.run import Plan, soak
 
 FAULTS_S: Final = 60.0
+PAUSE_S: Final = 2.0
 SHOWN: Final = (
     "ok",
     "error",
@@ -43,7 +44,8 @@ def main() -> None:
     options = parser.parse_args()
     logging.disable(logging.WARNING)
     with tempfile.TemporaryDirectory(prefix="tickhouse-proof-") as folder:
-        found = soak(Plan(seconds=options.seconds, seed=options.seed), Path(folder) / "run", _tell)
+        plan = Plan(seconds=options.seconds, seed=options.seed, pause_s=PAUSE_S)
+        found = soak(plan, Path(folder) / "run", _tell)
     proof = {name: found[name] for name in SHOWN if name in found}
     proof |= {"frames": found.get("oracle", {}).get("frames"), "seed": options.seed}
     proof["problems"] = [

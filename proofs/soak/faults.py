@@ -134,10 +134,12 @@ class Strikes:
             time.sleep(0.05)
 
     def heal(self) -> None:
-        """End every fault; everything is left running as it should be."""
+        """No more faults; those under way take their time, and everything runs as it should."""
         self._servers.proxy.set_rates({})
-        self._cure(float("inf"))
-        self._road.tend()
+        while self._cures:
+            self._cure(time.monotonic())
+            self._road.tend()
+            time.sleep(0.05)
 
     def _pause(self, mean_s: float) -> float:
         return min(self._chance.expovariate(1 / mean_s), 4 * mean_s)

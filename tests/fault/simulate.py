@@ -42,7 +42,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     work = partial(_run_chunk, mutant=options.mutant, duckdb_every=options.duckdb_every)
     tally = _run_chunks(options.first_seed, options.schedules, options.jobs, work)
     seconds = time.perf_counter() - started
-    print(json.dumps(_result(tally, seconds, options.jobs)))  # noqa: T201
+    result = _result(tally, seconds, options.jobs)
+    if options.mutant:
+        result["mutant"] = options.mutant
+    print(json.dumps(result))  # noqa: T201
     for failure in tally.failures:
         sys.stderr.write(
             f"seed {failure.seed} after {failure.steps} steps: {failure.reason}\n"

@@ -1,5 +1,6 @@
 """kill -9 at random moments of a run: nothing lost, nothing doubled, rebuild identical."""
 
+import os
 import subprocess
 from pathlib import Path
 
@@ -7,7 +8,8 @@ import pytest
 
 from proofs.kills import TICKHOUSE, Road, kill_at_random
 
-SECONDS_TO_LEVEL = 300
+KILLS = int(os.environ.get("TICKHOUSE_KILLS", "60"))
+"""200 take eight minutes."""
 
 
 def check_after_kills(road: Road, tmp_path: Path) -> None:
@@ -27,23 +29,13 @@ def check_after_kills(road: Road, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(1500)
-def test_200_random_kills_of_up_lose_and_double_nothing(tmp_path: Path) -> None:
+def test_random_kills_of_up_lose_and_double_nothing(tmp_path: Path) -> None:
     road = Road(tmp_path / "data", "sim://sp500?symbols=50&rate=2000&shards=2&seed=11")
     try:
-        kill_at_random(road, 200, seed=20260302, pause_s=(0.1, 3.0))
+        kill_at_random(road, KILLS, seed=20260302, pause_s=(0.1, 3.0))
     finally:
         road.stop()
 
-    assert len(road.killed) == 200
+    assert len(road.killed) == KILLS
     assert set(road.killed) >= {"up", "record", "land", "load"}
-    check_after_kills(road, tmp_path)
-
-
-def test_a_dozen_random_kills_of_up_lose_and_double_nothing(tmp_path: Path) -> None:
-    road = Road(tmp_path / "data", "sim://sp500?symbols=20&rate=1000&shards=2&seed=3")
-    try:
-        kill_at_random(road, 12, seed=7, pause_s=(0.3, 2.0))
-    finally:
-        road.stop()
-
     check_after_kills(road, tmp_path)

@@ -131,7 +131,8 @@ def test_doctor_says_what_to_fix(tmp_path: Path, settings: dict[str, str], words
         (("land", "--once", "--land-bytes", "0"), {}, "land_bytes"),
         (("land", "--once"), {"TICKHOUSE_PORT": "http"}, "port"),
         (("record", "--once"), {"TICKHOUSE_SOURCE": "sim://sp500"}, "never ends"),
-        (("record", "--once"), {"TICKHOUSE_LOG": "kafka://x"}, "not a backend"),
+        (("record", "--once"), {"TICKHOUSE_LOG": "kafka://x"}, "'x' is no host:port"),
+        (("record", "--once"), {"TICKHOUSE_LOG": "nats://x"}, "not a backend"),
     ],
 )
 def test_a_wrong_setting_is_one_clear_line_and_code_2(

@@ -224,7 +224,7 @@ def test_the_first_commit_is_noted_before_and_after(
     carrier = run()
     until(lambda: carrier.held == 2_500)
 
-    assert hints.noted == [Hint("", 0), Hint("t1", 1_000)]
+    assert hints.noted == [Hint("", 0), Hint("t1", 1_500)]
     assert len(values(broker)) < HINT_EVERY
 
 

@@ -31,9 +31,9 @@ from tickhouse.stream.relay_tail import Tail, read_tail
 from tickhouse.stream.topics import topic_name
 from tickhouse.telemetry import failpoint, get_logger
 
-RECORDS_MAX: Final = 1_000
-"""Records of one transaction."""
-BYTES_MAX: Final = 1 << 20
+RECORDS_MAX: Final = 5_000
+BYTES_MAX: Final = 4 << 20
+"""Of one transaction: few where it is level, many where it is behind and each commit takes long."""
 WAIT_S: Final = 0.2
 """The spool is looked at again after so long, unless it is told of."""
 STEP_S: Final = 0.5

@@ -64,7 +64,7 @@ class KafkaSubscription:
         self._elsewhere: set[TopicPartition] = set()
         self._failed: Exception | None = None
         self._away_since: float | None = None
-        self._known_ids: dict[TopicPartition, str] = {}
+        self._known_ids: dict[Stream, str] = {}
         self._has_new_topic = False
         self._checked_at = time.monotonic()
         self._consumer = self._join()
@@ -129,7 +129,7 @@ class KafkaSubscription:
     def _look_up(self, partition: TopicPartition) -> str:
         """The topic's id now; notes if this client has known another one."""
         topic_id = self._reader.topic_id(partition)
-        if self._known_ids.setdefault(partition, topic_id) != topic_id:
+        if self._known_ids.setdefault(partition.stream, topic_id) != topic_id:
             self._has_new_topic = True
         return topic_id
 

@@ -368,14 +368,12 @@ class World:
         strikes = self.chance.strikes
         if place in self._foreign and self.chance.random.random() < 0.3:
             self._end_foreign(place, is_committed=self.chance.random.random() < 0.5)
-        elif self.kafka.held[place].topic_id not in self.lost_tails and strikes(
-            "foreign_record", 0.1
-        ):
+        elif self._may_share(place) and strikes("foreign_record", 0.1):
             self.has_foreign.add(place)
             self.kafka.append_plain(place, self._foreign_value())
         elif (
             place not in self._foreign
-            and self.kafka.held[place].topic_id not in self.lost_tails
+            and self._may_share(place)
             and strikes("foreign_transaction", 0.2)
         ):
             self.has_foreign.add(place)
@@ -386,6 +384,11 @@ class World:
             self._recreate(place)
         elif strikes("retention_passed", 0.05):
             self._pass_retention(place)
+
+    def _may_share(self, place: TopicPartition) -> bool:
+        """Whether a topic is in its first life and has lost nothing."""
+        topic_id = self.kafka.held[place].topic_id
+        return topic_id not in self.lost_tails and topic_id.endswith("0")
 
     def _is_shared(self, stream: Stream) -> bool:
         """Whether somebody else has written this topic, which hides from the relay what is lost."""
