@@ -20,7 +20,7 @@ from tests.servers.kafka import KafkaServer
 DATA = Path(__file__).parents[1] / "data"
 BINANCE = f"replay:{DATA}/binance_ws_2024?speed=max"
 LEVEL_S_MAX = 240
-STORES = ("seaweedfs", "minio")
+STORES = ("seaweedfs", pytest.param("minio", marks=pytest.mark.long))
 
 
 class Done:

@@ -144,7 +144,7 @@ def test_kills_at_every_failpoint_of_a_verb_heal(verb: str, data: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "verb", [*list(POINTS)[:-1], pytest.param("build", marks=pytest.mark.slow)]
+    "verb", [*list(POINTS)[:-1], pytest.param("build", marks=pytest.mark.long)]
 )
 def test_exceptions_at_every_failpoint_of_a_verb_heal(verb: str, data: Path) -> None:
     for point in POINTS[verb]:
@@ -154,7 +154,7 @@ def test_exceptions_at_every_failpoint_of_a_verb_heal(verb: str, data: Path) -> 
 
 
 @pytest.mark.parametrize(
-    "verb", [*list(POINTS)[:-1], pytest.param("build", marks=pytest.mark.slow)]
+    "verb", [*list(POINTS)[:-1], pytest.param("build", marks=pytest.mark.long)]
 )
 def test_a_verb_delayed_at_every_failpoint_is_overtaken_without_harm(verb: str, data: Path) -> None:
     """A second process of the same verb runs while the first one sleeps; either may be refused."""
@@ -170,7 +170,7 @@ def test_a_verb_delayed_at_every_failpoint_is_overtaken_without_harm(verb: str, 
     check_healed(data)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("action", ["kill", "error"])
 @pytest.mark.parametrize(("verb", "point"), EACH)
 def test_a_strike_at_a_failpoint_heals(verb: str, point: str, action: str, data: Path) -> None:

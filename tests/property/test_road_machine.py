@@ -311,7 +311,7 @@ def test_any_order_of_rules_gives_what_the_oracle_says() -> None:
     assert max(CHECKED) > 1
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_any_order_of_many_rules_gives_what_the_oracle_says() -> None:
     run_machine(15, 30)
 

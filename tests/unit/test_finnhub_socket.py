@@ -357,7 +357,7 @@ def test_a_busy_recorder_holds_the_server_back_and_is_not_taken_for_silence(
         await asyncio.sleep(0.6)
 
     async def run() -> list[Delivery]:
-        clock = ScaledClock(1000, start_ns=OPEN)
+        clock = ScaledClock(400, start_ns=OPEN)
         async with TinySocket(script) as server:
             feed = live(server, "AAPL?poll=off", clock=clock)
             async with connected(feed) as delivered:
