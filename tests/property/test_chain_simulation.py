@@ -20,7 +20,7 @@ from tickhouse.bronze.chain import Chain, Published, find_chains
 from tickhouse.bronze.lander import Lander
 from tickhouse.bronze.object import Manifest
 from tickhouse.bronze.publishing import Job
-from tickhouse.bronze.restored import choose_chain
+from tickhouse.bronze.restored import choose_end
 from tickhouse.errors import CorruptObjectError, RefusedError, TransientError
 from tickhouse.model.positions import Stream, TopicPartition
 
@@ -176,7 +176,7 @@ class World:
     def _trim(self) -> None:
         for place in self.log.partitions():
             healed, self.is_healed = self.is_healed, True
-            held = choose_chain(self.log, self.store, place, self.log.life).tail()
+            held = choose_end(self.log, self.store, place, self.log.life)[0].tail()
             self.is_healed = healed
             self.log.trim(place, self.random.randint(0, held))
 
@@ -257,7 +257,7 @@ def _restore_at_random(seed: int, *, is_late: bool) -> int:
     chains = find_chains(world.store)
     landed = {line.split(b",", 4)[4] for chain in chains for line in lines_of(world.store, chain)}
     for place, held in world.log.held.items():
-        chain = choose_chain(world.log, world.store, place, world.log.life)
+        chain, _ = choose_end(world.log, world.store, place, world.log.life)
         offsets = landed_offsets(world.store, chain.id)
         lines = dict(zip(offsets, lines_of(world.store, chain.id), strict=True))
         gaps = [range(m.start, m.next) for _, m in chain.walk() if m.gap]

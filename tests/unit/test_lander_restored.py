@@ -8,7 +8,7 @@ from structlog.testing import capture_logs
 from support.landing import Bench, chain_of, lines_of
 from support.memory_log import TRADES, frames
 from tickhouse.bronze import lander as lander_module
-from tickhouse.bronze.restored import choose_chain, held_offsets
+from tickhouse.bronze.restored import choose_end, held_offsets
 from tickhouse.errors import CorruptLogError, RefusedError
 from tickhouse.model.positions import Stream, TopicPartition
 
@@ -199,12 +199,12 @@ def test_of_several_chains_that_agree_the_newest_goes_on(bench: Bench) -> None:
     bench.lander().drain()
 
     assert bench.landed(topic_id="e1.1") == list(range(10))
-    assert choose_chain(bench.log, bench.store, TRADES, "e1").id.topic_id == "e1.1"
+    assert choose_end(bench.log, bench.store, TRADES, "e1")[0].id.topic_id == "e1.1"
 
 
 def test_a_crash_after_opening_the_new_chain_changes_nothing(bench: Bench) -> None:
     with_older_copy(bench)
-    chosen = choose_chain(bench.log, bench.store, TRADES, "e1")
+    chosen, _ = choose_end(bench.log, bench.store, TRADES, "e1")
     chosen.open()
 
     bench.lander().drain()

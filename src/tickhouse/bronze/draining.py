@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 from tickhouse.bronze.buffer import Buffer
-from tickhouse.bronze.restored import choose_chain, holds_records
+from tickhouse.bronze.restored import choose_end, holds_records
 from tickhouse.bronze.store import Store
 from tickhouse.errors import (
     CorruptError,
@@ -100,7 +100,8 @@ class _Others:
     def _ask(self, partition: TopicPartition, end: int, now: float) -> None:
         try:
             topic_id = self._log.topic_id(partition)
-            tail = choose_chain(self._log, self._store, partition, topic_id).tail()
+            _, last = choose_end(self._log, self._store, partition, topic_id)
+            tail = 0 if last is None else last.next
             if tail >= end or not holds_records(self._log, partition, tail, end):
                 self._level.add(partition)
         except (TransientError, RefusedError, CorruptError, ObjectMissingError):

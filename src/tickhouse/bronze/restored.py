@@ -37,20 +37,18 @@ Record = tuple[int, bytes]
 _log = get_logger("land")
 
 
-def choose_chain(log: LogReader, store: Store, partition: TopicPartition, topic_id: str) -> Chain:
+def choose_end(
+    log: LogReader, store: Store, partition: TopicPartition, topic_id: str
+) -> tuple[Chain, Manifest | None]:
     """The newest chain of this life of the log that agrees with it, or the next, still empty one.
+
+    Returns:
+        The chain, and the manifest of its last object, if it has any.
 
     Raises:
         CorruptObjectError: a chain's last manifest cannot be read.
         CorruptLogError: the log's record to compare with is damaged.
     """
-    return choose_end(log, store, partition, topic_id)[0]
-
-
-def choose_end(
-    log: LogReader, store: Store, partition: TopicPartition, topic_id: str
-) -> tuple[Chain, Manifest | None]:
-    """The chain of `choose_chain` with the manifest of its last object, if it has any."""
     newest = -1
     for generation in _generations(store, partition, topic_id):
         chain = Chain(store, _chain_id(partition, topic_id, generation))
@@ -202,9 +200,8 @@ def held_offsets(log: LogReader, store: Store) -> Callable[[TopicPartition], int
             last = chain.follow(last)
             if last is not None and agrees(log, chain, partition, last):
                 return chain, last
-        chain = choose_chain(log, store, partition, topic_id)
-        found = chain.last()
-        return (chain, found[1]) if found and agrees(log, chain, partition, found[1]) else None
+        chain, last = choose_end(log, store, partition, topic_id)
+        return (chain, last) if last and agrees(log, chain, partition, last) else None
 
     def held(partition: TopicPartition) -> int:
         topic_id = log.topic_id(partition)

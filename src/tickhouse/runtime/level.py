@@ -5,7 +5,7 @@ from typing import Any
 
 import msgspec
 
-from tickhouse.bronze.restored import choose_chain, holds_records
+from tickhouse.bronze.restored import choose_end, holds_records
 from tickhouse.errors import CorruptLogError, TickhouseError
 from tickhouse.model.positions import ChainId, TopicPartition
 from tickhouse.runtime import backends
@@ -95,8 +95,8 @@ class Levels:
         return [self._level(place, published) for place in sorted(places)]
 
     def _level(self, place: TopicPartition, published: dict[ChainId, int]) -> PartitionLevel:
-        chain = choose_chain(self._log, self._store, place, self._log.topic_id(place))
-        landed = chain.tail()
+        chain, last = choose_end(self._log, self._store, place, self._log.topic_id(place))
+        landed = 0 if last is None else last.next
         log_end = self._log.bounds(place).end
         end = published.get(chain.id, -1)
         level = PartitionLevel(

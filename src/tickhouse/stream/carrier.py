@@ -12,7 +12,6 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
-from confluent_kafka import TopicPartition as KafkaPlace
 
 from tickhouse.errors import ConfigError, RefusedError, TickhouseError, TransientError
 from tickhouse.model.positions import TopicPartition
@@ -28,7 +27,7 @@ from tickhouse.stream.kafka_client import (
 from tickhouse.stream.kafka_options import KafkaOptions
 from tickhouse.stream.log import LogBatch, LogReader
 from tickhouse.stream.relay_tail import Tail, read_tail
-from tickhouse.stream.topics import topic_name
+from tickhouse.stream.topics import MESSAGE_BYTES_MIN, kafka_place, topic_name
 from tickhouse.telemetry import failpoint, get_logger
 
 RECORDS_MAX: Final = 5_000
@@ -197,7 +196,7 @@ class Carrier:
                 "linger.ms": 1,
                 "batch.num.messages": RECORDS_MAX,
                 "queue.buffering.max.kbytes": 16 << 10,
-                "message.max.bytes": 2 << 20,
+                "message.max.bytes": MESSAGE_BYTES_MIN,
             }
         )
         deadline = time.monotonic() + TIMEOUT_S
@@ -226,7 +225,7 @@ class Carrier:
         looks_behind_rivals = self._drains or (hint is not None and not hint.topic_id)
         tail = read_tail(
             self._options,
-            KafkaPlace(self._topic, self.partition.part),
+            kafka_place(self._options, self.partition),
             self._epoch,
             stop,
             looks_behind_rivals=looks_behind_rivals,
@@ -435,5 +434,3 @@ class Carrier:
             raise_kafka(error, f"{self._options.url}: write {self._name}")
         except TransientError as passing:
             raise Again(str(passing)) from None
-        except (ConfigError, RefusedError):
-            raise

@@ -11,16 +11,14 @@ last record; at the end of a partition it lies behind the last marker.
 import threading
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from confluent_kafka import (
     Consumer,
     IsolationLevel,
     KafkaError,
-    KafkaException,
     Message,
-    TopicCollection,
 )
 from confluent_kafka import TopicPartition as KafkaPlace
 from confluent_kafka.admin import AdminClient, OffsetSpec
@@ -28,9 +26,10 @@ from confluent_kafka.admin import AdminClient, OffsetSpec
 from tickhouse.errors import TransientError
 from tickhouse.model.positions import Stream, TopicPartition
 from tickhouse.stream.kafka_client import (
+    MISSING,
     TIMEOUT_S,
+    answer_of,
     client_config,
-    is_missing_topic,
     raise_kafka,
 )
 from tickhouse.stream.kafka_options import KafkaOptions
@@ -43,7 +42,7 @@ from tickhouse.stream.log import (
     Subscription,
     nothing_revoked,
 )
-from tickhouse.stream.topics import Topics, missing_topics, path_safe, topic_name
+from tickhouse.stream.topics import Topics, kafka_place, missing_topics
 
 PLACED_S: Final = 5.0
 """Topics and their partitions are looked up again after this time."""
@@ -63,7 +62,7 @@ class KafkaReader:
     def __init__(self, options: KafkaOptions) -> None:
         self._options = options
         self._admin = AdminClient(client_config(options))
-        self._topics = Topics(options)
+        self._topics = Topics(options, self._admin)
         self._placed: dict[Stream, tuple[str, int]] = {}
         self._placed_until = 0.0
         self._readers: dict[TopicPartition, _PartitionReader] = {}
@@ -75,14 +74,7 @@ class KafkaReader:
         Raises:
             ConfigError, RefusedError, TransientError: see `raise_kafka`.
         """
-        name = topic_name(self._options, partition.stream)
-        answers = self._admin.describe_topics(TopicCollection([name]), request_timeout=TIMEOUT_S)
-        try:
-            return path_safe(answers[name].result(TIMEOUT_S + 1).topic_id)
-        except KafkaException as error:
-            raise_kafka(error, f"{self._options.url}: look at {name}")
-        except TimeoutError:
-            raise TransientError(f"{self._options.url}: no answer in {TIMEOUT_S:g} s") from None
+        return self._topics.topic_id(partition.stream)
 
     def partitions(self) -> list[TopicPartition]:
         """See `LogReader.partitions`.
@@ -119,7 +111,7 @@ class KafkaReader:
         self, places: Sequence[TopicPartition], spec: OffsetSpec
     ) -> dict[TopicPartition, int]:
         """An offset of each partition that is there."""
-        names = {self._place(place): place for place in places}
+        names = {kafka_place(self._options, place): place for place in places}
         if not names:
             return {}
         answers = self._admin.list_offsets(
@@ -129,17 +121,10 @@ class KafkaReader:
         )
         found: dict[TopicPartition, int] = {}
         for place, answer in answers.items():
-            try:
-                found[names[place]] = answer.result(TIMEOUT_S + 1).offset
-            except KafkaException as error:
-                if not is_missing_topic(error.args[0]):
-                    raise_kafka(error, f"{self._options.url}: ends of {place.topic}")
-            except TimeoutError:
-                raise TransientError(f"{self._options.url}: no answer in {TIMEOUT_S:g} s") from None
+            facts = answer_of(answer, f"{self._options.url}: ends of {place.topic}", but=MISSING)
+            if facts is not None:
+                found[names[place]] = facts.offset
         return found
-
-    def _place(self, partition: TopicPartition, offset: int = -1) -> KafkaPlace:
-        return KafkaPlace(topic_name(self._options, partition.stream), partition.part, offset)
 
     def read(
         self, partition: TopicPartition, start: int, *, bytes_max: int = 8 << 20
@@ -152,15 +137,14 @@ class KafkaReader:
         with self._lock:
             reader = self._readers.get(partition)
             if reader is None:
-                reader = _PartitionReader(self._options, self._place(partition))
+                reader = _PartitionReader(self._options, partition, self.topic_id)
                 self._readers[partition] = reader
         with reader.lock:
             for _ in range(ATTEMPTS):
                 found = reader.read(start, bytes_max)
                 if found is not None:
                     messages, following = found
-                    topic_id = reader.topic_id_by(self)
-                    return make_batch(partition, topic_id, start, messages, following)
+                    return make_batch(partition, reader.topic_id(), start, messages, following)
                 if reader.is_level:
                     return None
                 bounds = self.bounds(partition)
@@ -198,13 +182,25 @@ class KafkaReader:
 class _PartitionReader:
     """Reads one partition at any offset; going on where the last read ended costs nothing.
 
+    Args:
+        options: the cluster and the prefix.
+        partition: which.
+        ask_topic_id: asks the cluster for the topic's life.
+
     Attributes:
         is_level: the end was reached; what comes after it comes by itself.
     """
 
-    def __init__(self, options: KafkaOptions, place: KafkaPlace) -> None:
+    def __init__(
+        self,
+        options: KafkaOptions,
+        partition: TopicPartition,
+        ask_topic_id: Callable[[TopicPartition], str],
+    ) -> None:
         self.lock = threading.Lock()
-        self._place = place
+        self._partition = partition
+        self._ask_topic_id = ask_topic_id
+        self._place = kafka_place(options, partition)
         self._url = options.url
         self._consumer = Consumer(reading_config(options, f"{options.group}-reader"))
         self._position = -1
@@ -214,12 +210,11 @@ class _PartitionReader:
         self._topic_id = ""
         self._topic_id_until = 0.0
 
-    def topic_id_by(self, log: KafkaReader) -> str:
+    def topic_id(self) -> str:
         """Topic id, asked for now and then: a topic may be made anew under a reader."""
         now = time.monotonic()
         if now >= self._topic_id_until:
-            stream = Stream(str(self._place.topic).split(".")[-2])
-            self._topic_id = log.topic_id(TopicPartition(stream, self._place.partition))
+            self._topic_id = self._ask_topic_id(self._partition)
             self._topic_id_until = now + TOPIC_ID_S
         return self._topic_id
 

@@ -2,14 +2,17 @@
 
 import logging
 import time
-from collections.abc import Mapping, Sequence
-from typing import Any, Final, NoReturn
+from collections.abc import Collection, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from confluent_kafka import KafkaError, KafkaException
 
 from tickhouse.errors import ConfigError, RefusedError, TransientError
 from tickhouse.stream.kafka_options import KafkaOptions
 from tickhouse.telemetry import get_logger
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
 
 SPOOL_HEADER: Final = "spool"
 """Header of a relayed record: `<spool epoch>:<spool offset>`."""
@@ -54,13 +57,14 @@ _ADVICE: Final = {
     KafkaError._UNKNOWN_TOPIC: "create it: tickhouse init",  # noqa: SLF001
     KafkaError._UNKNOWN_PARTITION: "create it: tickhouse init",  # noqa: SLF001
 }
-_MISSING: Final = frozenset(
+MISSING: Final = frozenset(
     {
         KafkaError.UNKNOWN_TOPIC_OR_PART,
         KafkaError._UNKNOWN_TOPIC,  # noqa: SLF001
         KafkaError._UNKNOWN_PARTITION,  # noqa: SLF001
     }
 )
+"""Codes that say that a topic or partition is not there."""
 _log = get_logger("kafka")
 
 
@@ -138,14 +142,30 @@ def raise_kafka(error: KafkaError | KafkaException, what: str) -> NoReturn:
     text = f"{what}: {found.str()}{f'; {advice}' if advice else ''}"
     if code in _REFUSED:
         raise RefusedError(text)
-    if code in _WRONG or code in _MISSING:
+    if code in _WRONG or code in MISSING:
         raise ConfigError(text)
     raise TransientError(text)
 
 
-def is_missing_topic(error: KafkaError) -> bool:
-    """Whether an error says that a topic or partition is not there."""
-    return error.code() in _MISSING
+def answer_of(future: "Future[Any]", what: str, *, but: Collection[int] = ()) -> Any:  # noqa: ANN401 - each call has its own
+    """What the cluster answers to an admin call.
+
+    Args:
+        future: of the call, as the client gives it.
+        what: what was tried, see `raise_kafka`.
+        but: codes of errors that are an answer as well: None.
+
+    Raises:
+        ConfigError, RefusedError, TransientError: see `raise_kafka`.
+    """
+    try:
+        return future.result(TIMEOUT_S + 1)
+    except KafkaException as error:
+        if error.args[0].code() in but:
+            return None
+        raise_kafka(error, what)
+    except TimeoutError:
+        raise TransientError(f"{what}: no answer in {TIMEOUT_S:g} s") from None
 
 
 def spool_header(epoch: str, offset: int) -> bytes:

@@ -12,11 +12,11 @@ from confluent_kafka import TopicPartition as KafkaPlace
 
 from tickhouse.errors import ConfigError, RefusedError, TransientError
 from tickhouse.model.positions import Stream, TopicPartition
-from tickhouse.stream.kafka_client import is_missing_topic, raise_kafka
+from tickhouse.stream.kafka_client import MISSING, raise_kafka
 from tickhouse.stream.kafka_options import KafkaOptions
 from tickhouse.stream.kafka_records import make_batch, reading_config, take
 from tickhouse.stream.log import LogBatch, LogReader, OnRevoked, PositionOf
-from tickhouse.stream.topics import topic_name
+from tickhouse.stream.topics import kafka_place, topic_name
 from tickhouse.telemetry import get_logger
 
 SESSION_TIMEOUT_MS: Final = 10_000
@@ -153,7 +153,7 @@ class KafkaSubscription:
         return TopicPartition(self._streams[topic or ""], part)
 
     def _place(self, partition: TopicPartition, offset: int) -> KafkaPlace:
-        return KafkaPlace(topic_name(self._options, partition.stream), partition.part, offset)
+        return kafka_place(self._options, partition, offset)
 
     # -- reading ------------------------------------------------------------------------------
 
@@ -231,7 +231,7 @@ class KafkaSubscription:
             # What came before it in this poll counts; the next one looks where the log is.
             self._elsewhere.add(partition)
             ends.pop(partition, None)
-        elif is_missing_topic(error):
+        elif code in MISSING:
             raise TransientError(f"{self._options.url}: {topic} is gone; tickhouse init makes it")
         elif not error.retriable():
             raise_kafka(error, f"{self._options.url}: read {topic}[{partition.part}]")

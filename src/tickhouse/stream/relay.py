@@ -172,7 +172,7 @@ class Relay:
         placed = self._topics.placed()
         if not placed:
             raise missing_topics(self._options)
-        described = self._described()
+        described = self._described(placed)
         faults: dict[str, TickhouseError] = {}
         for place in new:
             try:
@@ -184,10 +184,10 @@ class Relay:
                 self._start(place)
         return faults
 
-    def _described(self) -> dict[Stream, TopicFacts]:
+    def _described(self, placed: dict[Stream, tuple[str, int]]) -> dict[Stream, TopicFacts]:
         """How the topics are set; nothing where this user may not look."""
         try:
-            return self._topics.describe()
+            return self._topics.describe(placed)
         except RefusedError as error:
             _log.info("topics_not_checked", reason=str(error))
             return {}
@@ -238,7 +238,7 @@ class Relay:
             spool=spool,
             hints=self._hints,
             options=self._options,
-            topic_id=self._topic_id,
+            topic_id=self._ask_topic_id,
             tell_gap=self._tell_gap,
             drains=self._drains,
         )
@@ -254,8 +254,5 @@ class Relay:
         self._threads.append(thread)
         thread.start()
 
-    def _topic_id(self, partition: TopicPartition) -> str:
-        placed = self._topics.placed().get(partition.stream)
-        if placed is None:
-            raise missing_topics(self._options)
-        return placed[0]
+    def _ask_topic_id(self, partition: TopicPartition) -> str:
+        return self._topics.topic_id(partition.stream)

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from typing import Final
 
 import msgspec
-from confluent_kafka import Consumer, IsolationLevel, KafkaError, KafkaException, Message
+from confluent_kafka import Consumer, IsolationLevel, KafkaError, Message
 from confluent_kafka import TopicPartition as KafkaPlace
 from confluent_kafka.admin import AdminClient, OffsetSpec
 
@@ -22,6 +22,7 @@ from tickhouse.errors import TransientError
 from tickhouse.stream.kafka_client import (
     DRAINED_HEADER,
     TIMEOUT_S,
+    answer_of,
     client_config,
     raise_kafka,
     read_spool_header,
@@ -139,12 +140,8 @@ def _offset(
     answers = admin.list_offsets(
         {asked: spec}, isolation_level=isolation, request_timeout=TIMEOUT_S
     )
-    try:
-        return next(iter(answers.values())).result(TIMEOUT_S + 1).offset
-    except KafkaException as error:
-        raise_kafka(error, f"{options.url}: end of {place.topic}[{place.partition}]")
-    except TimeoutError:
-        raise TransientError(f"{options.url}: no answer in {TIMEOUT_S:g} s") from None
+    what = f"{options.url}: end of {place.topic}[{place.partition}]"
+    return answer_of(next(iter(answers.values())), what).offset
 
 
 def _look(

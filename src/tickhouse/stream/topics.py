@@ -9,11 +9,12 @@ records before they are landed.
 # (the futures of the client's admin calls say nothing of what they hold)
 
 import time
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Collection, Mapping
+from typing import Any, Final
 
 import msgspec
-from confluent_kafka import KafkaError, KafkaException, TopicCollection, Uuid
+from confluent_kafka import OFFSET_INVALID, KafkaError, TopicCollection, Uuid
+from confluent_kafka import TopicPartition as KafkaPlace
 from confluent_kafka.admin import (
     AdminClient,
     AlterConfigOpType,
@@ -24,12 +25,9 @@ from confluent_kafka.admin import (
 )
 
 from tickhouse.errors import ConfigError
-from tickhouse.model.positions import Stream
-from tickhouse.stream.kafka_client import TIMEOUT_S, client_config, is_missing_topic, raise_kafka
+from tickhouse.model.positions import Stream, TopicPartition
+from tickhouse.stream.kafka_client import MISSING, TIMEOUT_S, answer_of, client_config
 from tickhouse.stream.kafka_options import KafkaOptions
-
-if TYPE_CHECKING:
-    from concurrent.futures import Future
 
 MESSAGE_BYTES_MIN: Final = 2 << 20
 """`max.message.bytes` must leave room for the largest envelope and the head of its batch."""
@@ -74,23 +72,38 @@ class Topics:
 
     Args:
         options: the cluster and the prefix.
+        admin: a client of the cluster, if there is one already.
     """
 
-    def __init__(self, options: KafkaOptions) -> None:
+    def __init__(self, options: KafkaOptions, admin: AdminClient | None = None) -> None:
         self._options = options
-        self._admin = AdminClient(client_config(options))
+        self._admin = AdminClient(client_config(options)) if admin is None else admin
 
     def name(self, stream: Stream) -> str:
         """Name of a stream's topic on the cluster."""
         return topic_name(self._options, stream)
 
-    def describe(self) -> dict[Stream, TopicFacts]:
-        """The topics that are there.
+    def topic_id(self, stream: Stream) -> str:
+        """The life of a stream's topic.
 
         Raises:
             ConfigError, RefusedError, TransientError: see `raise_kafka`.
         """
-        placed = self.placed()
+        name = self.name(stream)
+        return path_safe(self._look_at([name])[name].topic_id)
+
+    def describe(
+        self, placed: Mapping[Stream, tuple[str, int]] | None = None
+    ) -> dict[Stream, TopicFacts]:
+        """The topics that are there.
+
+        Args:
+            placed: what `placed` has just told, if it has.
+
+        Raises:
+            ConfigError, RefusedError, TransientError: see `raise_kafka`.
+        """
+        placed = self.placed() if placed is None else placed
         configs = self._configs([self.name(stream) for stream in placed])
         return {
             stream: TopicFacts(
@@ -108,36 +121,31 @@ class Topics:
     def placed(self) -> dict[Stream, tuple[str, int]]:
         """Topic id and number of partitions of each topic that is there."""
         names = {self.name(stream): stream for stream in Stream}
-        answers = self._admin.describe_topics(
-            TopicCollection(list(names)), request_timeout=TIMEOUT_S
-        )
-        found: dict[Stream, tuple[str, int]] = {}
-        for name, answer in answers.items():
-            try:
-                facts = answer.result(TIMEOUT_S + 1)
-            except KafkaException as error:
-                if is_missing_topic(error.args[0]):
-                    continue
-                raise_kafka(error, f"{self._options.url}: look at {name}")
-            found[names[name]] = (path_safe(facts.topic_id), len(facts.partitions))
-        return found
+        return {
+            names[name]: (path_safe(facts.topic_id), len(facts.partitions))
+            for name, facts in self._look_at(list(names), but=MISSING).items()
+            if facts is not None
+        }
+
+    def _look_at(self, names: list[str], *, but: Collection[int] = ()) -> dict[str, Any]:
+        """What the cluster says of topics; None of those whose error is in `but`."""
+        answers = self._admin.describe_topics(TopicCollection(names), request_timeout=TIMEOUT_S)
+        return {
+            name: answer_of(answer, f"{self._options.url}: look at {name}", but=but)
+            for name, answer in answers.items()
+        }
 
     def _configs(self, names: list[str]) -> dict[str, dict[str, str]]:
         resources = [ConfigResource(ConfigResource.Type.TOPIC, name) for name in names]
         if not resources:
             return {}
         answers = self._admin.describe_configs(resources, request_timeout=TIMEOUT_S)
-        return {
-            str(resource.name): self._entries(resource, answer)
-            for resource, answer in answers.items()
-        }
-
-    def _entries(self, resource: ConfigResource, answer: "Future[Any]") -> dict[str, str]:
-        try:
-            entries: Mapping[str, ConfigEntry] = answer.result(TIMEOUT_S + 1)
-        except KafkaException as error:
-            raise_kafka(error, f"{self._options.url}: read the settings of {resource.name}")
-        return {name: str(entry.value) for name, entry in entries.items()}
+        found: dict[str, dict[str, str]] = {}
+        for resource, answer in answers.items():
+            what = f"{self._options.url}: read the settings of {resource.name}"
+            entries: Mapping[str, ConfigEntry] = answer_of(answer, what)
+            found[str(resource.name)] = {name: str(entry.value) for name, entry in entries.items()}
+        return found
 
     def ensure(self, *, partitions: int, replication: int, retention_ms: int) -> list[str]:
         """Make the topics what they have to be, and say what was done; nothing twice.
@@ -177,7 +185,7 @@ class Topics:
 
     def _create(self, topic: NewTopic) -> None:
         answers = self._admin.create_topics([topic], request_timeout=TIMEOUT_S)
-        self._wait(answers, f"create {topic.topic}", but=KafkaError.TOPIC_ALREADY_EXISTS)
+        self._wait(answers, f"create {topic.topic}", but={KafkaError.TOPIC_ALREADY_EXISTS})
 
     def _grow(self, name: str, partitions: int) -> None:
         answers = self._admin.create_partitions([NewPartitions(name, partitions)])
@@ -197,13 +205,15 @@ class Topics:
         if names:
             self._wait(self._admin.delete_topics(names), "delete topics")
 
-    def _wait(self, answers: Mapping[Any, Any], what: str, *, but: int | None = None) -> None:
+    def _wait(
+        self,
+        answers: Mapping[Any, Any],
+        what: str,
+        *,
+        but: Collection[int] = (),
+    ) -> None:
         for answer in answers.values():
-            try:
-                answer.result(TIMEOUT_S + 1)
-            except KafkaException as error:
-                if error.args[0].code() != but:
-                    raise_kafka(error, f"{self._options.url}: {what}")
+            answer_of(answer, f"{self._options.url}: {what}", but=but)
 
     def _wait_until_there(self) -> None:
         """A topic that was made is not known to every broker at once."""
@@ -219,6 +229,13 @@ def topic_name(options: KafkaOptions, stream: Stream) -> str:
     'acme.trades.v1'
     """
     return f"{options.prefix}.{stream}.v1"
+
+
+def kafka_place(
+    options: KafkaOptions, partition: TopicPartition, offset: int = OFFSET_INVALID
+) -> KafkaPlace:
+    """A partition as the client names it."""
+    return KafkaPlace(topic_name(options, partition.stream), partition.part, offset)
 
 
 def path_safe(topic_id: Uuid) -> str:
