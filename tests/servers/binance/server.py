@@ -1,6 +1,7 @@
 """The server: WebSocket and REST on one port of 127.0.0.1, with faults to be switched on."""
 
 import asyncio
+import contextlib
 import json
 import time
 from collections import deque
@@ -108,7 +109,7 @@ class BinanceServer:
     # -- what tests do ------------------------------------------------------------------------
 
     async def connected(self) -> None:
-        """Wait for a connection."""
+        """Wait for a connection whose client listens: one may give up while it is let in."""
         await self._came.wait()
 
     async def disconnected(self) -> None:
@@ -172,8 +173,10 @@ class BinanceServer:
         self._open[connection] = frozenset(query.get("streams", [""])[0].split("/"))
         self.connections += 1
         self._gone.clear()
-        self._came.set()
         try:
+            with contextlib.suppress(ConnectionClosed):
+                await (await connection.ping())
+                self._came.set()
             await connection.wait_closed()
         finally:
             del self._open[connection]
