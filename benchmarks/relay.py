@@ -40,7 +40,7 @@ BEGIN_S = 8.0
 def read(bootstrap: str, prefix: str, count: int) -> None:
     """The reader's process: milliseconds from receipt to here, one frame a number."""
     reader = KafkaReader(KafkaOptions(bootstrap=bootstrap, prefix=prefix))
-    subscription = reader.subscribe(lambda _place, _id: Position(0))
+    subscription = reader.subscribe(lambda *_: Position(0))
     taken: list[float] = []
     while len(taken) < count:
         for batch in subscription.poll(1.0):

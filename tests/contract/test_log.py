@@ -171,15 +171,13 @@ def test_a_reader_waits_for_a_log_that_is_not_there_yet(path: Path) -> None:
 
     assert reader.partitions() == []
     assert reader.topic_id(TRADES) == ""
-    assert reader.subscribe(lambda _partition, _topic_id: Position(0)).poll(0) == []
+    assert reader.subscribe(lambda *_: Position(0)).poll(0) == []
     reader.close()
 
 
 def test_a_subscription_follows_new_partitions_and_records(log: SqliteLog, path: Path) -> None:
     reader = SqliteReader(path)
-    subscription = reader.subscribe(
-        lambda partition, _topic_id: Position(2 if partition == TRADES else 0)
-    )
+    subscription = reader.subscribe(lambda partition, *_: Position(2 if partition == TRADES else 0))
     log.append([Append(TRADES, records(0, 3))])
     first = subscription.poll(0)
     log.append([Append(TRADES, records(3, 1)), Append(OTHER, records(0, 1))])
@@ -201,7 +199,7 @@ def test_readers_notice_a_replaced_file_and_start_on_the_new_epoch(
     reader = SqliteReader(path)
     asked: list[str] = []
 
-    def position_of(_partition: TopicPartition, topic_id: str) -> Position:
+    def position_of(_partition: TopicPartition, topic_id: str, _is_cut: object) -> Position:
         asked.append(topic_id)
         return Position(0)
 

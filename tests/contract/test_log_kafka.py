@@ -1,5 +1,6 @@
 """What a reader of real Kafka promises beyond what every log does: holes, groups, other topics."""
 
+import os
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -130,7 +131,7 @@ def test_topics_that_are_not_there_are_told_with_what_to_do(kafka: KafkaServer) 
     with pytest.raises(ConfigError, match="tickhouse init"):
         missing.partitions()
     with pytest.raises(ConfigError, match="tickhouse init"):
-        missing.subscribe(lambda _place, _id: Position(0))
+        missing.subscribe(lambda *_: Position(0))
 
 
 def test_a_wrong_address_is_away_not_empty() -> None:
@@ -166,12 +167,12 @@ def test_the_position_is_the_callers_whatever_the_group_has_committed(
     )  # fmt: skip
     Writer(options).put(TRADES, records(0, 6))
     reader = KafkaReader(options)
-    first = reader.subscribe(lambda _place, _id: Position(0))
+    first = reader.subscribe(lambda *_: Position(0))
     assert [v for batch in polled(first, 6) for v in batch.values] == records(0, 6)
     first.commit(TRADES, 6)
     first.close()
 
-    second = reader.subscribe(lambda place, _id: Position(4 if place == TRADES else 0))
+    second = reader.subscribe(lambda place, *_: Position(4 if place == TRADES else 0))
     found = polled(second, 2)
     second.close()
     reader.close()
@@ -193,9 +194,9 @@ def test_two_readers_share_the_partitions_and_one_takes_over(
     def on_revoked(places: object, is_lost: bool) -> None:  # noqa: FBT001
         revoked.extend((place, is_lost) for place in places)  # type: ignore[attr-defined]
 
-    first = reader.subscribe(lambda _place, _id: Position(0), on_revoked)
+    first = reader.subscribe(lambda *_: Position(0), on_revoked)
     until(first, [], lambda: len(first.partitions()) == 8)
-    second = reader.subscribe(lambda _place, _id: Position(0))
+    second = reader.subscribe(lambda *_: Position(0))
     deadline = time.monotonic() + WAIT_S
     while not (len(first.partitions()) == len(second.partitions()) == 4):
         assert time.monotonic() < deadline
@@ -214,7 +215,7 @@ def test_markers_at_the_end_move_the_position_without_records(
     options: KafkaOptions, reader: KafkaReader
 ) -> None:
     Writer(options).put(TRADES, records(0, 2))
-    subscription = reader.subscribe(lambda _place, _id: Position(0))
+    subscription = reader.subscribe(lambda *_: Position(0))
     found: list[LogBatch] = []
     until(subscription, found, lambda: bool(found) and found[-1].next == 3)
     subscription.close()
@@ -232,7 +233,7 @@ def test_retention_that_passed_the_reader_is_a_trimmed_batch(
         answer.result(20)
 
     read = reader.read(TRADES, 1)
-    subscription = reader.subscribe(lambda _place, _id: Position(1))
+    subscription = reader.subscribe(lambda *_: Position(1))
     found = polled(subscription, 2)
     subscription.close()
 
@@ -249,7 +250,7 @@ def test_an_end_below_the_position_asks_for_the_position_again(
     Writer(options).put(TRADES, records(0, 3))
     asked: list[TopicPartition] = []
 
-    def position_of(place: TopicPartition, _topic_id: str) -> Position:
+    def position_of(place: TopicPartition, *_: object) -> Position:
         asked.append(place)
         return Position(100 if asked.count(place) == 1 and place == TRADES else 0, 0)
 
@@ -267,7 +268,7 @@ def test_a_recreated_topic_is_another_log_at_the_latest_when_asked(
     Writer(options).put(TRADES, records(0, 5))
     asked: list[str] = []
 
-    def position_of(place: TopicPartition, topic_id: str) -> Position:
+    def position_of(place: TopicPartition, topic_id: str, _is_cut: object) -> Position:
         if place == TRADES:
             asked.append(topic_id)
         return Position(0)
@@ -303,7 +304,7 @@ def test_a_reader_lives_through_the_death_of_the_broker(
         Writer(options).put(TRADES, records(0, 2))
         reader, ends = KafkaReader(options), dict[TopicPartition, int]()
         subscription = reader.subscribe(
-            lambda place, _id: Position(ends.get(place, 0)),
+            lambda place, *_: Position(ends.get(place, 0)),
         )
         ends[TRADES] = polled(subscription, 2)[-1].next
         server.kill()
@@ -323,6 +324,44 @@ def test_a_reader_lives_through_the_death_of_the_broker(
         assert [v for batch in found for v in batch.values] == records(2, 2)
     finally:
         server.stop()
+
+
+@pytest.mark.parametrize("how", ["as it reads on", "as it seeks"])
+def test_a_tail_that_the_broker_lost_is_noticed_though_the_log_has_grown_again(
+    tmp_path: Path,
+    topics: str,  # noqa: F811
+    how: str,
+) -> None:
+    """The broker dies before the end of its log is on the disk, and is written to again."""
+    with start_kafka(tmp_path) as server:
+        options = KafkaOptions(bootstrap=server.bootstrap, prefix=topics)
+        make_topics(options)
+        log_file = server.data / f"{topic_name(options, Stream.TRADES)}-0" / f"{0:020}.log"
+        asked: list[TopicPartition] = []
+
+        def position_of(place: TopicPartition, *_: object) -> Position:
+            asked.append(place)
+            return Position(0)
+
+        reader = KafkaReader(options)
+        subscription = reader.subscribe(position_of)
+        Writer(options).put(TRADES, records(0, 3))
+        polled(subscription, 3)
+        kept = log_file.stat().st_size
+        Writer(options).put(TRADES, records(3, 3))
+        last = polled(subscription, 3)[-1]
+        server.kill()
+        os.truncate(log_file, kept)
+        server.start()
+        Writer(options, "again").put(TRADES, records(50, 9))
+        if how == "as it seeks":
+            subscription.seek(TRADES, last.next)
+        found = polled(subscription, 12)
+        subscription.close()
+        reader.close()
+
+    assert asked.count(TRADES) == 2
+    assert [v for batch in found for v in batch.values] == records(0, 3) + records(50, 9)
 
 
 def make_again(made: Topics) -> None:
@@ -348,7 +387,9 @@ def test_a_topic_made_anew_after_its_broker_was_restarted_is_read(
         made, ends = make_topics(options), dict[tuple[TopicPartition, str], int]()
         Writer(options).put(TRADES, records(0, 5))
         reader = KafkaReader(options)
-        subscription = reader.subscribe(lambda place, life: Position(ends.get((place, life), 0)))
+        subscription = reader.subscribe(
+            lambda place, life, _cut: Position(ends.get((place, life), 0))
+        )
         last = polled(subscription, 5)[-1]
         ends[TRADES, last.topic_id] = last.next
         server.kill()

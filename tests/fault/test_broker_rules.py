@@ -15,7 +15,7 @@ from tests.fault.simulation.spool import SimulatedSpool
 from tests.servers.fixtures import kafka, topics  # noqa: F401
 from tests.servers.kafka import KafkaServer
 from tests.support.memory_store import MemoryStore
-from tickhouse.bronze.chain import find_chains
+from tickhouse.bronze.chain import Chain, find_chains
 from tickhouse.bronze.lander import Lander
 from tickhouse.bronze.object import unpack
 from tickhouse.model.positions import Stream, TopicPartition
@@ -103,6 +103,30 @@ def test_a_tail_that_the_broker_lost_shows_by_its_leader_epoch_though_the_log_ha
     assert len(find_chains(desk.store)) == 2
     assert set(desk.landed()) == {value[1:] for value in desk.spool.frames}
     assert desk.kafka.held[PLACE].end > 9
+
+
+def test_a_lost_tail_that_was_written_again_and_trimmed_is_a_chain_that_begins_with_a_gap(
+    desk: Desk,
+) -> None:
+    """What the lake holds there cannot be compared any more; that the log was cut is known."""
+    running, lander = desk.relay(), desk.lander()
+    desk.spool.append(6)
+    advance(running)
+    lander.drain()
+    held = desk.kafka.held[PLACE]
+    landed = held.end
+    held.lose_tail(3)
+    desk.spool.append(20)
+    advance(running, 40)
+    held.trim(landed - 1)
+    kept = {slot.value for _, slot in held.records(held.low, held.end)}
+    lander.drain()
+
+    chains = find_chains(desk.store)
+    first = next(iter(Chain(desk.store, chains[1]).walk()))[1]
+    assert [chain.topic_id.partition(".")[2] for chain in chains] == ["", "1"]
+    assert (first.gap, first.start, first.next) == (True, 0, landed - 1)
+    assert {b"{" + value for value in desk.landed()} >= kept
 
 
 def test_a_recorders_wrong_clock_lets_kafka_delete_nothing_too_early(

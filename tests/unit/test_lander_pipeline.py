@@ -80,7 +80,7 @@ class GroupLog(MemoryLog):
         super().__init__(batch_records=2)
         self.spools: dict[int, str] = {}
         self.revoke: OnRevoked = nothing_revoked
-        self.assign: PositionOf = lambda _partition, _topic_id: Position(0)
+        self.assign: PositionOf = lambda *_: Position(0)
         self.committed: list[int] = []
 
     def read(
@@ -341,7 +341,7 @@ def test_a_partition_lost_is_forgotten_at_once_and_the_next_reader_starts_at_the
 
     assert not pipe.executor.jobs
     assert pipe.landed() == []
-    assert pipe.group.assign(TRADES, "e1") == Position(0, None)
+    assert pipe.group.assign(TRADES, "e1", False) == Position(0, None)
     lander.step(0)
 
 
@@ -494,7 +494,7 @@ def test_the_manifest_says_which_spool_offsets_and_which_leader_the_records_had(
     assert manifest.leader_epoch == 3
     other = pipe.start()
     other.step(0)
-    assert pipe.group.assign(TRADES, "e1") == Position(4, 3)
+    assert pipe.group.assign(TRADES, "e1", False) == Position(4, 3)
 
 
 def test_an_object_holds_records_of_one_spool() -> None:

@@ -173,6 +173,7 @@ class Buffer:
         next_life: topic id for which a chain is to be chosen before anything more is read.
         flight: what is on its way into the lake, or is to be put again.
         draft: what was read behind it.
+        is_cut: the log has said that it lost records below the end of the chain.
         is_paused: the subscription was told to read nothing of this partition.
         full_since: since when the draft is full and cannot take off; None while it can.
         blocked_by: why the last attempt failed; None after a success.
@@ -186,6 +187,7 @@ class Buffer:
         self.leader_epoch: int | None = None
         self.life = ""
         self.next_life: str | None = None
+        self.is_cut = False
         self.is_paused = False
         self.full_since: float | None = None
         self.blocked_by: Exception | None = None

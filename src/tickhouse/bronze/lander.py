@@ -167,10 +167,11 @@ class Lander:
 
     # -- choosing the chain -------------------------------------------------------------------
 
-    def _assign(self, partition: TopicPartition, topic_id: str) -> Position:
+    def _assign(self, partition: TopicPartition, topic_id: str, is_cut: bool) -> Position:  # noqa: FBT001
         """Where to read a partition; what it held of another life of the log is landed first."""
         buffer = self._buffers.setdefault(partition, Buffer(partition))
         buffer.next_life = topic_id
+        buffer.is_cut = buffer.is_cut or is_cut
         is_chosen = self._settle(buffer)
         return Position(buffer.next, buffer.leader_epoch if is_chosen else None)
 
@@ -210,12 +211,15 @@ class Lander:
         if buffer.is_worthy and not self._publish(buffer):
             return False
         try:
-            chain, last = choose_end(self._log, self._store, buffer.partition, life)
+            chain, last = choose_end(
+                self._log, self._store, buffer.partition, life, is_cut=buffer.is_cut
+            )
             chain.open()
         except _BLOCKING as error:
             self._block(buffer, error)
             return False
         buffer.chain, buffer.life, buffer.next_life = chain, life, None
+        buffer.is_cut = False
         buffer.leader_epoch = None if last is None else last.leader_epoch
         buffer.restart(0 if last is None else last.next)
         buffer.succeed()

@@ -38,9 +38,21 @@ _log = get_logger("land")
 
 
 def choose_end(
-    log: LogReader, store: Store, partition: TopicPartition, topic_id: str
+    log: LogReader,
+    store: Store,
+    partition: TopicPartition,
+    topic_id: str,
+    *,
+    is_cut: bool = False,
 ) -> tuple[Chain, Manifest | None]:
     """The newest chain of this life of the log that agrees with it, or the next, still empty one.
+
+    Args:
+        log: what is landed.
+        store: where it is landed.
+        partition: which partition of the log.
+        topic_id: its life.
+        is_cut: whether the log says that it has lost its tail, see `agrees`.
 
     Returns:
         The chain, and the manifest of its last object, if it has any.
@@ -55,7 +67,7 @@ def choose_end(
         last = chain.last()
         if last is None:
             continue
-        if _may_go_on(log, chain, partition, last[1]):
+        if _may_go_on(log, chain, partition, last[1], is_cut=is_cut):
             return chain, last[1]
         newest = max(newest, generation)
     return Chain(store, _chain_id(partition, topic_id, newest + 1)), None
@@ -77,20 +89,31 @@ def _generations(store: Store, partition: TopicPartition, topic_id: str) -> list
     return sorted(found, reverse=True)
 
 
-def _may_go_on(log: LogReader, chain: Chain, partition: TopicPartition, last: Manifest) -> bool:
+def _may_go_on(
+    log: LogReader, chain: Chain, partition: TopicPartition, last: Manifest, *, is_cut: bool
+) -> bool:
     """Whether the chain agrees with the log; a damaged object tells nothing against it."""
     try:
-        return agrees(log, chain, partition, last)
+        return agrees(log, chain, partition, last, is_cut=is_cut)
     except CorruptObjectError as error:
         _log.error("last_object_damaged", error=str(error))
         return True
 
 
-def agrees(log: LogReader, chain: Chain, partition: TopicPartition, manifest: Manifest) -> bool:
+def agrees(
+    log: LogReader,
+    chain: Chain,
+    partition: TopicPartition,
+    manifest: Manifest,
+    *,
+    is_cut: bool = False,
+) -> bool:
     """Whether the log holds, just below the end of one of the chain's objects, what was landed.
 
-    The last record must be the same, and none may lie between it and the object's end. What the log
-    has trimmed does not count.
+    The last record must be the same, and none may lie between it and the object's end. It must have
+    been written under the same leader: a tail that was lost and sent again may hold it at the same
+    offset, but others before it. What the log has trimmed does not count, unless it says that it
+    `is_cut`: that it has lost records below the chain's end.
 
     Raises:
         CorruptObjectError: the object to compare with is damaged.
@@ -99,17 +122,19 @@ def agrees(log: LogReader, chain: Chain, partition: TopicPartition, manifest: Ma
     bounds = log.bounds(partition)
     if bounds.end < manifest.next:
         return False
-    line = _last_line(chain, manifest)
+    landed = manifest if manifest.n else chain.last_with_records(manifest.start)
+    line = b"" if landed is None else _last_line(chain, landed)
     offset, record = read_position(line) or (-1, None)
     position = max(offset, bounds.begin)
-    expected = {offset: record} if offset == position else {}
-    return _records(log, partition, position, manifest.next) in (expected, None)
+    if offset != position or landed is None:
+        return not is_cut and _records(log, partition, position, manifest.next) in ({}, None)
+    found = _records(log, partition, position, manifest.next, leader_epoch=landed.leader_epoch)
+    return found == {offset: record} or (found is None and not is_cut)
 
 
 def _last_line(chain: Chain, manifest: Manifest) -> bytes:
-    """The last line at or before an object; empty where the chain holds no record up to there."""
-    landed = manifest if manifest.n else chain.last_with_records(manifest.start)
-    found = None if landed is None else chain.get(landed.start)
+    """The last line of an object that holds records; empty where it is gone."""
+    found = chain.get(manifest.start)
     if found is None:
         return b""
     return unpack(found[1], found[0]).rstrip(b"\n").rpartition(b"\n")[2]
@@ -131,14 +156,24 @@ def read_position(line: bytes) -> tuple[int, Record] | None:
 
 
 def _records(
-    log: LogReader, partition: TopicPartition, start: int, end: int
+    log: LogReader,
+    partition: TopicPartition,
+    start: int,
+    end: int,
+    *,
+    leader_epoch: int | None = None,
 ) -> dict[int, Record] | None:
-    """Up to two records between two offsets; None where none can be had: they are being trimmed."""
+    """Up to two records between two offsets; None where none can be had: they are being trimmed.
+
+    There are none if the first was written under another leader epoch than one that is given.
+    """
     records: dict[int, Record] = {}
     while start < end and len(records) < 2:  # noqa: PLR2004 - one more than may be there
         batch = log.read(partition, start, bytes_max=1)
         if batch is None or batch.trimmed:
             return records or None
+        if not records and len({leader_epoch, batch.leader_epoch} - {None}) > 1:
+            return {}
         found = zip(batch.log_times_ms[:2], batch.values[:2], strict=True)
         records.update(
             (offset, record)

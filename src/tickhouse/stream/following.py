@@ -80,7 +80,7 @@ class Following:
             if partition not in self._positions:
                 topic_id = self._reader.topic_id(partition)
                 self._topic_ids[partition] = topic_id
-                self._positions[partition] = self._position_of(partition, topic_id).offset
+                self._positions[partition] = self._position_of(partition, topic_id, False).offset
 
     def seek(self, partition: TopicPartition, offset: int) -> None:
         """See `Subscription.seek`."""

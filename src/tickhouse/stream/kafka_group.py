@@ -60,6 +60,7 @@ class KafkaSubscription:
         self._on_revoked = on_revoked
         self._streams = {topic_name(options, stream): stream for stream in Stream}
         self._positions: dict[TopicPartition, int] = {}
+        self._leader_epochs: dict[TopicPartition, int | None] = {}
         self._topic_ids: dict[TopicPartition, str] = {}
         self._elsewhere: set[TopicPartition] = set()
         self._failed: Exception | None = None
@@ -113,18 +114,20 @@ class KafkaSubscription:
     def _assigned(self, consumer: Consumer, places: Sequence[KafkaPlace]) -> None:
         consumer.incremental_assign([self._begun(place) for place in places])
 
-    def _begun(self, place: KafkaPlace) -> KafkaPlace:
+    def _begun(self, place: KafkaPlace, *, is_cut: bool = False) -> KafkaPlace:
         """A place with the position where its reader's output ends."""
         partition = self._partition(place.topic, place.partition)
         topic_id = self._look_up(partition)
-        position = self._position_of(partition, topic_id)
+        position = self._position_of(partition, topic_id, is_cut)
         self._topic_ids[partition] = topic_id
         self._positions[partition] = position.offset
-        if position.leader_epoch is None:
-            return KafkaPlace(place.topic, place.partition, position.offset)
-        return KafkaPlace(
-            place.topic, place.partition, position.offset, leader_epoch=position.leader_epoch
-        )
+        self._leader_epochs[partition] = position.leader_epoch
+        return self._under_epoch(partition, position.offset)
+
+    def _under_epoch(self, partition: TopicPartition, offset: int) -> KafkaPlace:
+        """A position under the last leader epoch known."""
+        epoch = self._leader_epochs.get(partition)
+        return kafka_place(self._options, partition, offset, leader_epoch=epoch)
 
     def _look_up(self, partition: TopicPartition) -> str:
         """The topic's id now; notes if this client has known another one."""
@@ -146,6 +149,7 @@ class KafkaSubscription:
         for partition in partitions:
             self._elsewhere.discard(partition)
             self._positions.pop(partition, None)
+            self._leader_epochs.pop(partition, None)
             self._topic_ids.pop(partition, None)
         consumer.incremental_unassign(list(places))
 
@@ -203,6 +207,7 @@ class KafkaSubscription:
         self._consumer.close()
         self._elsewhere.clear()
         self._positions.clear()
+        self._leader_epochs.clear()
         self._topic_ids.clear()
         self._known_ids.clear()
         self._has_new_topic = False
@@ -251,10 +256,13 @@ class KafkaSubscription:
             return [trimmed]
         if now_id != topic_id or bounds.end < position:
             _log.error("log_is_another", partition=str(partition), at=position, end=bounds.end)
-        begun = self._begun(self._place(partition, position))
-        # A position that its owner has just seen to be right is not validated again: only markers
-        # were lost below it, and it would lead here for ever.
-        self._go(begun if begun.offset != position else self._place(partition, position))
+        begun = self._begun(self._place(partition, position), is_cut=now_id == topic_id)
+        if begun.offset == position:
+            # Its owner has just seen it to be right: only markers were lost below it. Validated
+            # again, it would lead here for ever.
+            self._leader_epochs[partition] = None
+            begun = self._place(partition, position)
+        self._go(begun)
         return []
 
     def _go(self, place: KafkaPlace) -> None:
@@ -281,8 +289,11 @@ class KafkaSubscription:
             following = max(following, ends.get(partition, 0))
             if following > start:
                 topic_id = self._topic_ids[partition]
-                batches.append(make_batch(partition, topic_id, start, records, following))
+                batch = make_batch(partition, topic_id, start, records, following)
+                batches.append(batch)
                 self._positions[partition] = following
+                if batch.leader_epoch is not None:
+                    self._leader_epochs[partition] = batch.leader_epoch
         return batches
 
     def _by_partition(self, messages: Sequence[Message]) -> dict[TopicPartition, list[Message]]:
@@ -297,14 +308,17 @@ class KafkaSubscription:
     # -- what the caller decides --------------------------------------------------------------
 
     def seek(self, partition: TopicPartition, offset: int) -> None:
-        """See `Subscription.seek`; the topic may be another one by now."""
+        """See `Subscription.seek`; the topic may be another one by now.
+
+        It is sought under the last leader epoch known: a tail that the broker lost shows by it.
+        """
         if partition not in self._positions:
             return
         self._elsewhere.discard(partition)
         with contextlib.suppress(TransientError):  # `_check_topics` asks again
             self._topic_ids[partition] = self._look_up(partition)
         self._positions[partition] = offset
-        self._go(self._place(partition, offset))
+        self._go(self._under_epoch(partition, offset))
 
     def pause(self, partition: TopicPartition) -> None:
         """See `Subscription.pause`."""

@@ -77,11 +77,12 @@ class Append(msgspec.Struct, frozen=True):
     values: Sequence[bytes]
 
 
-PositionOf = Callable[[TopicPartition, str], Position]
+PositionOf = Callable[[TopicPartition, str, bool], Position]
 """Tells a subscription where to start in a partition of a topic id (the chain's tail).
 
 Asked when a partition is assigned, and again when the log turns out to be another one there: a new
-topic id, or the same whose end lies below the position."""
+topic id, or the same whose end lies below the position. The last argument: whether the log says
+that it has lost records below the position, and was perhaps written on since."""
 
 OnRevoked = Callable[[Sequence[TopicPartition], bool], None]
 """Told which partitions are no longer this reader's, and whether they were lost (another reader may

@@ -232,10 +232,17 @@ def topic_name(options: KafkaOptions, stream: Stream) -> str:
 
 
 def kafka_place(
-    options: KafkaOptions, partition: TopicPartition, offset: int = OFFSET_INVALID
+    options: KafkaOptions,
+    partition: TopicPartition,
+    offset: int = OFFSET_INVALID,
+    *,
+    leader_epoch: int | None = None,
 ) -> KafkaPlace:
-    """A partition as the client names it."""
-    return KafkaPlace(topic_name(options, partition.stream), partition.part, offset)
+    """A position as the client takes it; under a leader epoch, a tail lost since is told."""
+    topic = topic_name(options, partition.stream)
+    if leader_epoch is None:
+        return KafkaPlace(topic, partition.part, offset)
+    return KafkaPlace(topic, partition.part, offset, leader_epoch=leader_epoch)
 
 
 def path_safe(topic_id: Uuid) -> str:

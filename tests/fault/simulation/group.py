@@ -102,10 +102,10 @@ class Member:
             self._topic_ids.pop(place, None)
             self._paused.discard(place)
 
-    def _assign(self, place: TopicPartition) -> None:
+    def _assign(self, place: TopicPartition, *, is_cut: bool = False) -> None:
         topic_id = self._kafka.held[place].topic_id
         self._topic_ids[place] = topic_id
-        self.positions[place] = self._position_of(place, topic_id)
+        self.positions[place] = self._position_of(place, topic_id, is_cut)
 
     def _fetch(self, place: TopicPartition) -> LogBatch | None:
         held, position = self._kafka.held[place], self.positions[place]
@@ -128,7 +128,7 @@ class Member:
         If it is what it was, the caller has seen that its last record is still there, so that only
         markers were lost: it is not asked again.
         """
-        self._assign(place)
+        self._assign(place, is_cut=True)
         if self.positions[place].offset == position.offset:
             self.positions[place] = Position(position.offset)
 

@@ -98,8 +98,8 @@ class LedgerLastWarehouse(SimulatedWarehouse):
 class CommittedOffsetLander(Lander):
     """Starts where the group has committed, whatever the chain says; at the log's begin else."""
 
-    def _assign(self, partition: TopicPartition, topic_id: str) -> Position:
-        position = super()._assign(partition, topic_id)
+    def _assign(self, partition: TopicPartition, topic_id: str, is_cut: bool) -> Position:  # noqa: FBT001
+        position = super()._assign(partition, topic_id, is_cut)
         kafka = self._log._kafka  # type: ignore[attr-defined]
         buffer = self._buffers[partition]
         if buffer.next_life is not None:

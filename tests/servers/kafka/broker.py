@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from tests.servers.cache import UnavailableError, kept, tool
@@ -16,6 +17,7 @@ from tests.servers.process import ServerProcess, free_ports
 HERE = Path(__file__).parent
 VERSION = "4.3.1-1"
 CLUSTER = "dGlja2hvdXNlLXRlc3RzMQ"
+ARCHIVE = "kafka.jsa"
 SMALL = ("-Xmx384m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1")
 """JVM for tests."""
 FAST = ("-Xmx1g",)
@@ -28,13 +30,15 @@ class KafkaServer(ServerProcess):
     def __init__(self, folder: Path, *, extra: str = "", jvm: Sequence[str] = SMALL) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         cache = kept(f"kafka-{VERSION}", _make)
+        archive = kept(f"kafka-{VERSION}-classes", partial(_archive_classes, cache))
         port, controller_port = free_ports(2)
         self.data = folder / "data"
         if not self.data.exists():
             shutil.copytree(cache / "formatted", self.data)
         properties = folder / "server.properties"
         properties.write_text(_properties(port, controller_port, self.data) + extra)
-        command = [*_java(cache, jvm), "kafka.Kafka", str(properties)]
+        shared = [f"-XX:SharedArchiveFile={archive / ARCHIVE}"] if jvm == SMALL else []
+        command = [*_java(cache, (*jvm, *shared)), "kafka.Kafka", str(properties)]
         super().__init__(command, port=port, log=folder / "kafka.log")
         self.bootstrap = f"127.0.0.1:{port}"
 
@@ -56,15 +60,13 @@ def _properties(port: int, controller_port: int, data: Path) -> str:
 
 
 def _java(cache: Path, jvm: Sequence[str]) -> list[str]:
-    archive = cache / "kafka.jsa"
-    shared = [f"-XX:SharedArchiveFile={archive}"] if archive.exists() and jvm == SMALL else []
     logging = f"-Dlog4j2.configurationFile={HERE / 'log4j2.properties'}"
     java = tool("java", debian="openjdk-17-jre-headless")
-    return [java, *jvm, *shared, logging, "-cp", f"{cache / 'libs'}/*"]
+    return [java, *jvm, logging, "-cp", f"{cache / 'libs'}/*"]
 
 
 def _make(folder: Path) -> None:
-    """Fetch the jars, format a folder, write the class archive."""
+    """Fetch the jars, format a folder."""
     maven = tool("mvn", debian="maven openjdk-17-jre-headless")
     fetch = [maven, "-q", "-f", str(HERE / "pom.xml"), "dependency:copy-dependencies"]
     done = subprocess.run(
@@ -76,7 +78,6 @@ def _make(folder: Path) -> None:
     if done.returncode:
         raise UnavailableError(f"Kafka's jars cannot be fetched: {done.stdout[-500:]}")
     _format(folder)
-    _archive_classes(folder)
 
 
 def _format(folder: Path) -> None:
@@ -86,16 +87,18 @@ def _format(folder: Path) -> None:
     subprocess.run([*command, "-c", str(properties)], check=True, capture_output=True)
 
 
-def _archive_classes(folder: Path) -> None:
-    """One short life of a broker; the classes it loaded start the next ones faster."""
+def _archive_classes(cache: Path, folder: Path) -> None:
+    """One short life of a broker; the classes it loaded start the next ones faster.
+
+    From where the jars are to stay: an archive serves only the class path that it was made with.
+    """
     port, controller_port = free_ports(2)
     data = folder / "first"
-    shutil.copytree(folder / "formatted", data)
+    shutil.copytree(cache / "formatted", data)
     properties = folder / "first.properties"
     properties.write_text(_properties(port, controller_port, data))
-    archive = f"-XX:ArchiveClassesAtExit={folder / 'kafka.jsa'}"
-    java, *rest = _java(folder, SMALL)
-    command = [java, archive, *rest, "kafka.Kafka", str(properties)]
+    archive = f"-XX:ArchiveClassesAtExit={folder / ARCHIVE}"
+    command = [*_java(cache, (*SMALL, archive)), "kafka.Kafka", str(properties)]
     server = ServerProcess(command, port=port, log=folder / "first.log").start()
     server._end(signal.SIGTERM)
     shutil.rmtree(data)
