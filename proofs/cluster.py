@@ -45,7 +45,7 @@ def main() -> None:
     logging.disable(logging.WARNING)
     with tempfile.TemporaryDirectory(prefix="tickhouse-proof-") as folder:
         plan = Plan(seconds=options.seconds, seed=options.seed, pause_s=PAUSE_S)
-        found = soak(plan, Path(folder) / "run", _tell)
+        found = soak(plan, Path(folder) / "run")
     proof = {name: found[name] for name in SHOWN if name in found}
     proof |= {"frames": found.get("oracle", {}).get("frames"), "seed": options.seed}
     proof["problems"] = [
@@ -55,11 +55,6 @@ def main() -> None:
     ]
     print(json.dumps(proof))  # noqa: T201
     sys.exit(0 if proof["ok"] else 1)
-
-
-def _tell(what: str) -> None:
-    """Progress, on standard error."""
-    print(f"{time.strftime('%H:%M:%S')} {what}", file=sys.stderr, flush=True)  # noqa: T201
 
 
 if __name__ == "__main__":

@@ -33,7 +33,7 @@ def main() -> None:
         group_protocol=options.group_protocol,
     )
     with tempfile.TemporaryDirectory(prefix="tickhouse-soak-") as temporary:
-        found = soak(plan, options.keep or Path(temporary) / "run", _tell)
+        found = soak(plan, options.keep or Path(temporary) / "run")
     found["command"] = (
         f"python -m proofs.soak --minutes {options.minutes:g} --seed {options.seed}"
         f" --pause {options.pause:g} --rate {options.rate} --landers {options.landers}"
@@ -44,11 +44,6 @@ def main() -> None:
         options.json.write_text(json.dumps(found, indent=2) + "\n")
     print(json.dumps(found))  # noqa: T201
     sys.exit(0 if found["ok"] else 1)
-
-
-def _tell(what: str) -> None:
-    """Progress, on standard error."""
-    print(f"{time.strftime('%H:%M:%S')} {what}", file=sys.stderr, flush=True)  # noqa: T201
 
 
 if __name__ == "__main__":

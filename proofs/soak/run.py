@@ -1,6 +1,7 @@
 """One run: chaos, topics made anew, drain, and what two oracles say of the lake and of gold."""
 
 import shutil
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -241,7 +242,12 @@ def _audit_facts(audit: dict[str, Any]) -> dict[str, Any]:
     return facts
 
 
-def soak(plan: Plan, folder: Path, tell: Tell) -> dict[str, Any]:
+def show_progress(what: str) -> None:
+    """A line on standard error."""
+    print(f"{time.strftime('%H:%M:%S')} {what}", file=sys.stderr, flush=True)  # noqa: T201
+
+
+def soak(plan: Plan, folder: Path, tell: Tell = show_progress) -> dict[str, Any]:
     """A run in a new folder; one that broke off says where, beside what it had counted."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)

@@ -7,12 +7,11 @@ from pathlib import Path
 import pytest
 
 from proofs.kills import TICKHOUSE, Road
+from support.relays import values_of
 from tests.servers.fixtures import kafka, topics  # noqa: F401
 from tests.servers.kafka import KafkaServer
-from tickhouse.model.positions import TopicPartition
 from tickhouse.stream.kafka import KafkaReader
 from tickhouse.stream.kafka_options import KafkaOptions
-from tickhouse.stream.log import LogReader
 from tickhouse.stream.sqlite import SqliteReader
 from tickhouse.stream.topics import Topics
 
@@ -60,15 +59,6 @@ class Recording:
 
         assert sum(map(len, kept.values())) > FRAMES
         assert carried == kept
-
-
-def values_of(log: LogReader, place: TopicPartition) -> list[bytes]:
-    values: list[bytes] = []
-    position = log.bounds(place).begin
-    while (batch := log.read(place, position)) is not None:
-        values += [bytes(value) for value in batch.values]
-        position = batch.next
-    return values
 
 
 @pytest.fixture

@@ -20,6 +20,7 @@ from support.relays import (
     relay_process,
     relaying,
     stop_of,
+    topics_of,
     until,
 )
 from tests.servers.fixtures import kafka, topics  # noqa: F401 - fixtures
@@ -34,9 +35,7 @@ from tickhouse.stream.topics import topic_name
 
 @pytest.fixture
 def options(kafka: KafkaServer, topics: str) -> KafkaOptions:  # noqa: F811
-    made = KafkaOptions(bootstrap=kafka.bootstrap, prefix=topics)
-    make_topics(made)
-    return made
+    return topics_of(kafka, topics)
 
 
 @pytest.fixture

@@ -12,7 +12,16 @@ from confluent_kafka import Producer
 
 from support.kafka_topics import Writer, make_topics
 from support.memory_log import frames
-from support.relays import TRADES, carried, held, relay_process, relaying, stop_of, until
+from support.relays import (
+    TRADES,
+    carried,
+    held,
+    relay_process,
+    relaying,
+    stop_of,
+    topics_of,
+    until,
+)
 from tests.servers.fixtures import kafka, topics  # noqa: F401 - fixtures
 from tests.servers.kafka import KafkaServer, start_kafka
 from tickhouse.stream.carrier import Carrier
@@ -24,9 +33,7 @@ from tickhouse.stream.sqlite import SqliteLog
 
 @pytest.fixture
 def options(kafka: KafkaServer, topics: str) -> KafkaOptions:  # noqa: F811
-    made = KafkaOptions(bootstrap=kafka.bootstrap, prefix=topics)
-    make_topics(made)
-    return made
+    return topics_of(kafka, topics)
 
 
 @pytest.fixture

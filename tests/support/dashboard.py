@@ -19,7 +19,7 @@ from tickhouse.dashboard.quotes import read_quote
 from tickhouse.dashboard.server import listen, serve
 from tickhouse.model.frame import encode_frames
 from tickhouse.model.positions import Stream, TopicPartition
-from tickhouse.model.session import SESSION_SOURCE, Mode, Opened, SessionEvent
+from tickhouse.model.session import Mode, Opened, SessionEvent, encode_event
 from tickhouse.stream.log import Bounds, LogBatch, PositionOf, Subscription
 from tickhouse.transform.published import NothingPublishedError
 
@@ -312,10 +312,7 @@ def quote_frame(
 
 def session_event(event: SessionEvent, *, session: str = "s1", seq: int = 0) -> bytes:
     """A record of the stream `sessions`."""
-    payload = msgspec.json.encode(event)
-    return encode_frames(
-        [payload], source=SESSION_SOURCE, session=session, first_seq=seq, received_at_ns=event.at
-    )[0]
+    return encode_event(event, session=session, seq=seq)
 
 
 def opened(

@@ -3,7 +3,10 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+import pytest
+
 from support.lake_builder import Lake, as_bronze, chain_id
+from tickhouse.bronze import reading
 from tickhouse.bronze.object import pack
 from tickhouse.model.frame import encode_frames, splice_positions
 from tickhouse.model.positions import ChainId
@@ -63,3 +66,16 @@ def put(
         rx_max=lines.rx_max,
     )
     return Lake(folder).add([as_bronze(place, start, body)])[0]
+
+
+def count_inflated(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Keys of the objects that were inflated, in order."""
+    keys: list[str] = []
+    unpack = reading.unpack
+
+    def count(body: bytes, key: str) -> bytes:
+        keys.append(key)
+        return unpack(body, key)
+
+    monkeypatch.setattr(reading, "unpack", count)
+    return keys

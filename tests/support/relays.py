@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from support.kafka_topics import make_topics
+from tests.servers.kafka import KafkaServer
 from tickhouse.model.positions import Stream, TopicPartition
 from tickhouse.stream.kafka import KafkaReader
 from tickhouse.stream.kafka_options import KafkaOptions
@@ -28,6 +30,13 @@ def until(condition: Callable[[], object]) -> None:
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.02)
+
+
+def topics_of(kafka: KafkaServer, prefix: str) -> KafkaOptions:
+    """Topics of a test's own on a broker."""
+    options = KafkaOptions(bootstrap=kafka.bootstrap, prefix=prefix)
+    make_topics(options)
+    return options
 
 
 @contextmanager

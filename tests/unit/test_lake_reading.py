@@ -8,7 +8,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from support.lake_builder import Lake, chain_id
-from support.recorded_lake import RECEIVED_NS, SECOND_NS, frames_at, message, put
+from support.recorded_lake import (
+    RECEIVED_NS,
+    SECOND_NS,
+    count_inflated,
+    frames_at,
+    message,
+    put,
+)
 from tickhouse.bronze import reading
 from tickhouse.bronze.chain import Chain
 from tickhouse.bronze.local import LocalStore
@@ -266,15 +273,7 @@ def test_a_replay_that_is_done_delivers_no_more_and_is_no_error(tmp_path: Path) 
 
 @pytest.fixture
 def inflated(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    keys: list[str] = []
-    unpack = reading.unpack
-
-    def count(body: bytes, key: str) -> bytes:
-        keys.append(key)
-        return unpack(body, key)
-
-    monkeypatch.setattr(reading, "unpack", count)
-    return keys
+    return count_inflated(monkeypatch)
 
 
 @pytest.mark.parametrize(

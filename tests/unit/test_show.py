@@ -7,8 +7,14 @@ import msgspec
 import pytest
 
 from support.lake_builder import Lake, chain_id
-from support.recorded_lake import RECEIVED_NS, SECOND_NS, frames_at, message, put
-from tickhouse.bronze import reading
+from support.recorded_lake import (
+    RECEIVED_NS,
+    SECOND_NS,
+    count_inflated,
+    frames_at,
+    message,
+    put,
+)
 from tickhouse.cli import build_parser, with_replay_range
 from tickhouse.model.positions import Stream, TopicPartition
 from tickhouse.model.session import Closed, Opened, SessionEvent
@@ -56,15 +62,7 @@ def recorded(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def inflated(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    keys: list[str] = []
-    unpack = reading.unpack
-
-    def count(body: bytes, key: str) -> bytes:
-        keys.append(key)
-        return unpack(body, key)
-
-    monkeypatch.setattr(reading, "unpack", count)
-    return keys
+    return count_inflated(monkeypatch)
 
 
 @pytest.mark.parametrize("place", ["log", "lake"])

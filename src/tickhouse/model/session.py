@@ -8,6 +8,8 @@ from typing import Literal
 
 import msgspec
 
+from tickhouse.model.frame import encode_frames
+
 SESSION_SOURCE = "tickhouse"
 
 Mode = Literal["live", "replay", "simulated"]
@@ -136,6 +138,24 @@ class Coverage(msgspec.Struct, frozen=True, tag_field="event", tag="coverage"):
 SessionEvent = Opened | Closed | Gap | Remote | Coverage
 
 _event_decoder = msgspec.json.Decoder(SessionEvent)
+
+
+def encode_event(event: SessionEvent, *, session: str, seq: int) -> bytes:
+    """The frame of a session event, a record of the stream `sessions`.
+
+    Args:
+        event: what happened; its `at` is the time of receipt.
+        session: id of the session that tells it.
+        seq: its number among that session's messages.
+    """
+    frames = encode_frames(
+        [msgspec.json.encode(event)],
+        source=SESSION_SOURCE,
+        session=session,
+        first_seq=seq,
+        received_at_ns=event.at,
+    )
+    return frames[0]
 
 
 def decode_event(payload: bytes | msgspec.Raw) -> SessionEvent:

@@ -13,6 +13,7 @@ UnixMillis = NewType("UnixMillis", int)
 NANOS_PER_MICRO: Final = 1000
 NANOS_PER_MILLI: Final = 1_000_000
 NANOS_PER_SECOND: Final = 1_000_000_000
+MILLIS_PER_HOUR: Final = 3_600_000
 
 QUANTUM: Final = Decimal("0.00000001")
 """Prices and sizes are DECIMAL(18,8): the smallest step that Binance and FX quotes use."""

@@ -5,11 +5,11 @@ from typing import Final
 
 from tickhouse.errors import ConfigError
 from tickhouse.model.positions import Stream
+from tickhouse.model.units import MILLIS_PER_HOUR
 from tickhouse.runtime import backends
 from tickhouse.settings import Settings
 
 SPOOL_BYTES_MIN: Final = 1 << 30
-HOUR_MS: Final = 3_600_000
 
 
 def probe_log(settings: Settings) -> str:
@@ -35,7 +35,7 @@ def _probe_topics(settings: Settings) -> str:
         raise ConfigError(f"{settings.log_url}: {'; '.join(faults)}. Set it right: tickhouse init")
     counts = " or ".join(str(n) for n in sorted({facts.partitions for facts in found.values()}))
     kept = [facts.retention_ms for facts in found.values() if facts.retention_ms >= 0]
-    hours = f"for {min(kept) / HOUR_MS:g} h" if kept else "for ever"
+    hours = f"for {min(kept) / MILLIS_PER_HOUR:g} h" if kept else "for ever"
     return f"{settings.log_url}: {len(found)} topics of {counts} partitions, kept {hours}"
 
 

@@ -2,16 +2,15 @@
 
 import argparse
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import msgspec
 
 from tickhouse.errors import ConfigError
+from tickhouse.model.units import MILLIS_PER_HOUR
 from tickhouse.runtime import backends
 from tickhouse.runtime.result import EXIT_OK, VerbResult
 from tickhouse.settings import Settings
-
-HOUR_MS: Final = 3_600_000
 
 Documents = dict[str, dict[str, Any]]
 
@@ -33,7 +32,7 @@ def _init_log(settings: Settings, arguments: argparse.Namespace) -> list[str]:
     done = backends.open_topics(settings).ensure(
         partitions=arguments.partitions,
         replication=arguments.replication,
-        retention_ms=round(arguments.retention_hours * HOUR_MS),
+        retention_ms=round(arguments.retention_hours * MILLIS_PER_HOUR),
     )
     return done or [f"{settings.log_url}: the topics are there"]
 

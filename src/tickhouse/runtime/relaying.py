@@ -5,12 +5,9 @@ import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
-import msgspec
-
 from tickhouse.errors import ConfigError
-from tickhouse.model.frame import encode_frames
 from tickhouse.model.positions import Stream, TopicPartition
-from tickhouse.model.session import SESSION_SOURCE, Gap
+from tickhouse.model.session import Gap, encode_event
 from tickhouse.runtime import backends
 from tickhouse.runtime.result import EXIT_OK, EXIT_PROBLEM, VerbResult
 from tickhouse.runtime.stopping import stop_event
@@ -62,14 +59,8 @@ def _gap_teller(spool: Log) -> "TellGap":
             cause=f"spool offsets {first} to {until - 1} were trimmed, and Kafka has lost them",
             name=f"relay:{partition.topic}:{partition.part}:{first}",
         )
-        frames = encode_frames(
-            [msgspec.json.encode(gap)],
-            source=SESSION_SOURCE,
-            session=new_session_id(),
-            first_seq=0,
-            received_at_ns=now,
-        )
-        spool.append([Append(TopicPartition(Stream.SESSIONS, partition.part), frames)])
+        frame = encode_event(gap, session=new_session_id(), seq=0)
+        spool.append([Append(TopicPartition(Stream.SESSIONS, partition.part), [frame])])
         _log.error("spool_gap", partition=str(partition), first=first, until=until)
 
     return tell

@@ -12,13 +12,11 @@ import random
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any, Final
 
-import msgspec
-
 from tickhouse.clock import SYSTEM_CLOCK, Clock
 from tickhouse.errors import FeedClosedError, RefusedError, TransientError
 from tickhouse.model.frame import FRAME_BYTES_MAX, encode_frames
 from tickhouse.model.positions import Stream, TopicPartition
-from tickhouse.model.session import SESSION_SOURCE, Opened, SessionEvent
+from tickhouse.model.session import Opened, SessionEvent, encode_event
 from tickhouse.source.feed import Arrivals, Delivery, Feed
 from tickhouse.stream.history import LogHistory
 from tickhouse.stream.log import Append, Log
@@ -257,14 +255,9 @@ class Recorder:
                 _log.error("frames_shed", session=session.id, seq=seq, n=count, cause=cause)
 
     def _put_event(self, session: OpenSession, event: SessionEvent) -> None:
-        frames = encode_frames(
-            [msgspec.json.encode(event)],
-            source=SESSION_SOURCE,
-            session=session.id,
-            first_seq=session.take_numbers(Stream.SESSIONS, 1),
-            received_at_ns=event.at,
-        )
-        self._put(TopicPartition(Stream.SESSIONS, session.shard), frames)
+        seq = session.take_numbers(Stream.SESSIONS, 1)
+        frame = encode_event(event, session=session.id, seq=seq)
+        self._put(TopicPartition(Stream.SESSIONS, session.shard), [frame])
 
     def _put(self, partition: TopicPartition, frames: list[bytes]) -> None:
         self._buffer.setdefault(partition, []).extend(frames)
