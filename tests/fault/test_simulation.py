@@ -72,6 +72,14 @@ def test_a_tail_sent_again_whose_last_record_lies_where_it_lay_is_another_chain(
     assert world.lost_tails
 
 
+def test_what_a_broker_lost_of_a_partition_that_retention_emptied_is_sent_again() -> None:
+    """The relay had noted that Kafka held it; so notes of positions are not trusted."""
+    world = run(59_497, Parts())
+
+    assert world.lost_tails
+    assert world.resent
+
+
 def test_a_failing_schedule_is_cut_to_its_shortest_prefix() -> None:
     parts = MUTANTS["plain put"]
     seed = first_failure(range(MUTANT_SEEDS), parts)

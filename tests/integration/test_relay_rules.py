@@ -25,7 +25,6 @@ from support.relays import (
 from tests.servers.fixtures import kafka, topics  # noqa: F401 - fixtures
 from tests.servers.kafka import KafkaServer, start_kafka
 from tickhouse.stream.carrier import Carrier
-from tickhouse.stream.hints import Hint
 from tickhouse.stream.kafka_options import KafkaOptions
 from tickhouse.stream.log import Append
 from tickhouse.stream.sqlite import SqliteLog
@@ -82,7 +81,7 @@ def test_a_fresh_spool_that_died_before_its_first_commit_may_still_take_over(
     old.append([Append(TRADES, frames(0, 5))])
     carried(old, options)
     new.append([Append(TRADES, frames(100, 5))])
-    new.note_relayed(TRADES, Hint("", 0))
+    new.note_relayed(TRADES, is_sure=False)
     carried(new, options)
 
     assert held(options) == frames(0, 5) + frames(100, 5)
@@ -94,7 +93,7 @@ def test_one_that_died_after_its_first_commit_is_not_taken_for_fresh(
     """It had no time to note that it has relayed; its records lie far behind the other's."""
     old.append([Append(TRADES, frames(0, 5))])
     carried(old, options)
-    old.note_relayed(TRADES, Hint("", 0))
+    old.note_relayed(TRADES, is_sure=False)
     new.append([Append(TRADES, frames(100, 3_000))])
     carried(new, options)
 

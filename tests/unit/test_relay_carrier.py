@@ -11,8 +11,7 @@ from confluent_kafka import KafkaError, KafkaException
 from support.memory_log import TRADES, MemoryLog, frames
 from tickhouse.errors import RefusedError
 from tickhouse.stream import carrier as carrier_module
-from tickhouse.stream.carrier import HINT_EVERY, Carrier
-from tickhouse.stream.hints import Hint
+from tickhouse.stream.carrier import Carrier
 from tickhouse.stream.kafka_client import DRAINED_HEADER, read_spool_header
 from tickhouse.stream.kafka_options import KafkaOptions
 from tickhouse.stream.relay_tail import Tail
@@ -84,16 +83,16 @@ class ScriptedProducer:
 
 class HintsInMemory:
     def __init__(self) -> None:
-        self.noted: list[Hint] = []
+        self.noted: list[bool] = []
         self.is_full = False
 
-    def relayed(self, _partition: object) -> Hint | None:
+    def has_relayed(self, _partition: object) -> bool | None:
         return self.noted[-1] if self.noted else None
 
-    def note_relayed(self, _partition: object, hint: Hint) -> None:
-        if self.is_full and hint.topic_id:
+    def note_relayed(self, _partition: object, *, is_sure: bool) -> None:
+        if self.is_full and is_sure:
             raise RefusedError("disk full")
-        self.noted.append(hint)
+        self.noted.append(is_sure)
 
 
 @pytest.fixture
@@ -224,8 +223,7 @@ def test_the_first_commit_is_noted_before_and_after(
     carrier = run()
     until(lambda: carrier.held == 2_500)
 
-    assert hints.noted == [Hint("", 0), Hint("t1", 1_500)]
-    assert len(values(broker)) < HINT_EVERY
+    assert hints.noted == [False, True]
 
 
 def test_a_full_disk_that_takes_no_hint_does_not_stop_the_relay(
@@ -267,11 +265,12 @@ def test_a_spool_restored_with_another_record_at_the_tails_offset_is_refused(
 
 def test_hints_outlive_the_process(tmp_path: Path) -> None:
     log = SqliteLog(tmp_path / "log.db")
-    assert log.relayed(TRADES) is None
-    log.note_relayed(TRADES, Hint("", 0))
-    log.note_relayed(TRADES, Hint("t1", 7))
+    assert log.has_relayed(TRADES) is None
+    log.note_relayed(TRADES, is_sure=False)
+    assert log.has_relayed(TRADES) is False
+    log.note_relayed(TRADES, is_sure=True)
     log.close()
     log = SqliteLog(tmp_path / "log.db")
 
-    assert log.relayed(TRADES) == Hint("t1", 7)
+    assert log.has_relayed(TRADES) is True
     log.close()

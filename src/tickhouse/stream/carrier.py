@@ -3,7 +3,7 @@
 A life begins with fencing: `init_transactions` ends whoever else wrote under this transactional id
 and settles what was in flight. Then the position is found in the partition's own tail, and batches
 go out, each a transaction. Whatever leaves a doubt ends the life; the next one finds the position
-again. Nothing is remembered elsewhere but hints: that this spool has relayed before, and how far.
+again. Nothing is remembered elsewhere but that this spool has relayed before.
 """
 
 import threading
@@ -15,7 +15,7 @@ from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 from tickhouse.errors import ConfigError, RefusedError, TickhouseError, TransientError
 from tickhouse.model.positions import TopicPartition
-from tickhouse.stream.hints import Hint, Hints
+from tickhouse.stream.hints import Hints
 from tickhouse.stream.kafka_client import (
     DRAINED_HEADER,
     SPOOL_HEADER,
@@ -41,9 +41,6 @@ AGAIN_S: Final = 0.1
 BACKOFF_S_MIN: Final = 0.5
 BACKOFF_S_MAX: Final = 30.0
 TRANSACTION_MS: Final = 60_000
-HINT_EVERY: Final = 20_000
-HINT_EVERY_S: Final = 60.0
-"""Records or seconds between two notes of how far the spool was relayed."""
 
 _log = get_logger("relay")
 
@@ -106,8 +103,7 @@ class Carrier:
         self._topic = topic_name(options, partition.stream)
         self._name = f"{self._topic}-{partition.part}"
         self._epoch = spool.topic_id(partition)
-        self._noted: Hint | None = None
-        self._noted_at = 0.0
+        self._has_relayed: bool | None = None
         self._delivered = -1
         self._acked: list[int] = []
         self._failed: KafkaError | None = None
@@ -220,9 +216,9 @@ class Carrier:
         """
         failpoint("relay.tail.before")
         self.topic_id = self._ask_topic_id(self.partition)
-        hint = self._noted = self._hints.relayed(self.partition)
+        self._has_relayed = self._hints.has_relayed(self.partition)
         # Of one that has relayed before, a rival's record says enough; so it does of a fresh one.
-        looks_behind_rivals = self._drains or (hint is not None and not hint.topic_id)
+        looks_behind_rivals = self._drains or self._has_relayed is False
         tail = read_tail(
             self._options,
             kafka_place(self._options, self.partition),
@@ -235,9 +231,9 @@ class Carrier:
             return None
         self.waits = ""
         self._delivered = tail.end - 1
-        position = self._position_after(tail, hint)
+        position = self._position_after(tail)
         self._is_barred = True
-        self._check_rival(tail, hint)
+        self._check_rival(tail)
         self._check_copy(tail, position)
         self._is_barred = False
         begin = self._spool.bounds(self.partition).begin
@@ -245,7 +241,7 @@ class Carrier:
             self._tell_gap(self.partition, position, begin, tail.at_ms)
             position = begin
         if tail.offset is not None:
-            self._note(position)
+            self._note(is_sure=True)
         return position
 
     def _tell_wait(self, what: str) -> None:
@@ -253,9 +249,9 @@ class Carrier:
             _log.warning("relay_waits", partition=self._name, reason=what)
         self.waits = what
 
-    def _check_rival(self, tail: Tail, hint: Hint | None) -> None:
+    def _check_rival(self, tail: Tail) -> None:
         """Refuse to go on where another spool does; a fresh one may take a shard over."""
-        has_relayed = tail.offset is not None or (hint is not None and hint.topic_id)
+        has_relayed = tail.offset is not None or self._has_relayed
         if tail.rival is not None and has_relayed and not self._drains:
             raise ConfigError(
                 f"{self._options.url}: {self._name}: another spool ({tail.rival}) goes on here, so"
@@ -272,14 +268,15 @@ class Carrier:
                 " of itself. Record into a new one: move the file away, or set `spool`"
             )
 
-    def _position_after(self, tail: Tail, hint: Hint | None) -> int:
+    def _position_after(self, tail: Tail) -> int:
+        """Behind the own last record; where there is none, everything that the spool holds.
+
+        Retention may have emptied the partition. How far it had come then could be noted, but not
+        whether the broker lost its tail before: what is repeated, silver removes.
+        """
         if tail.offset is not None:
             return tail.offset + 1
-        begin = self._spool.bounds(self.partition).begin
-        if hint is not None and hint.topic_id == self.topic_id and tail.low > 0:
-            # Retention emptied the partition. The hint may repeat a batch; silver removes repeats.
-            return max(begin, hint.next)
-        return begin
+        return self._spool.bounds(self.partition).begin
 
     def _is_same(self, tail: Tail) -> bool:
         """Whether the spool holds the tail's record, too; what was trimmed does not count."""
@@ -292,29 +289,17 @@ class Carrier:
     def _spool_name(self) -> str:
         return f"spool {self._epoch}, partition {self.partition.part} of {self.partition.stream},"
 
-    # -- hints --------------------------------------------------------------------------------
-
-    def _note_if_due(self, position: int) -> None:
-        noted = self._noted
-        is_due = (
-            noted is None
-            or noted.topic_id != self.topic_id
-            or position - noted.next >= HINT_EVERY
-            or time.monotonic() - self._noted_at >= HINT_EVERY_S
-        )
-        if is_due:
-            self._note(position)
-
-    def _note(self, position: int, *, is_sure: bool = True) -> None:
-        """Note how far Kafka holds the spool; it is a hint, so a full disk does not stop us."""
-        hint = Hint(self.topic_id if is_sure else "", position)
+    def _note(self, *, is_sure: bool) -> None:
+        """Note that this spool relays; once it does, a full disk does not stop it."""
+        if self._has_relayed or self._has_relayed is is_sure:
+            return
         try:
-            self._hints.note_relayed(self.partition, hint)
+            self._hints.note_relayed(self.partition, is_sure=is_sure)
         except (RefusedError, TransientError) as error:
             _log.warning("hint_not_noted", partition=self._name, error=str(error))
             if not is_sure:
                 raise
-        self._noted, self._noted_at = hint, time.monotonic()
+        self._has_relayed = is_sure
 
     # -- sending ------------------------------------------------------------------------------
 
@@ -334,15 +319,14 @@ class Carrier:
             self._send_batch(producer, batch)
 
     def _send_batch(self, producer: Producer, batch: LogBatch) -> None:
-        if self._noted is None:
-            # From the first commit on this spool has relayed, even if it dies before it notes so.
-            self._note(batch.start, is_sure=False)
+        # From the first commit on this spool has relayed, even if it dies before it notes so.
+        self._note(is_sure=False)
         for first in range(0, len(batch.values), RECORDS_MAX):
             values = batch.values[first : first + RECORDS_MAX]
             self._send(producer, values, batch.start + first)
             self.position = self.held = batch.start + first + len(values)
             self.sent += len(values)
-            self._note_if_due(self.position)
+            self._note(is_sure=True)
 
     def _send(self, producer: Producer, values: Sequence[bytes], start: int) -> None:
         """One transaction."""

@@ -1,26 +1,24 @@
-"""What a spool notes of its relay: hints, never a position that is trusted."""
+"""What a spool notes of its relay: that it has relayed, never a position."""
 
 from typing import Protocol
-
-import msgspec
 
 from tickhouse.model.positions import TopicPartition
 
 
-class Hint(msgspec.Struct, frozen=True):
-    """What a spool notes of its relay: the topic's life, and how far it was then."""
-
-    topic_id: str
-    next: int
-
-
 class Hints(Protocol):
-    """Where a spool keeps its hints."""
+    """Where a spool keeps its notes."""
 
-    def relayed(self, partition: TopicPartition) -> Hint | None:
-        """The last hint; None where nothing of this partition was ever relayed."""
+    def has_relayed(self, partition: TopicPartition) -> bool | None:
+        """Whether Kafka has taken records of this partition.
+
+        None: never tried; False: tried, and nobody was there to note how it ended.
+        """
         ...
 
-    def note_relayed(self, partition: TopicPartition, hint: Hint) -> None:
-        """Keep a hint, durable when this returns."""
+    def note_relayed(self, partition: TopicPartition, *, is_sure: bool) -> None:
+        """Keep that, durable when this returns; `is_sure`: Kafka has some, beyond doubt.
+
+        Raises:
+            RefusedError: disk full.
+        """
         ...

@@ -21,7 +21,6 @@ import msgspec
 from tickhouse.errors import BusyError, ConfigError, CorruptLogError, RefusedError, TransientError
 from tickhouse.model.positions import Stream, TopicPartition
 from tickhouse.stream.following import Following
-from tickhouse.stream.hints import Hint
 from tickhouse.stream.log import (
     Append,
     Bounds,
@@ -46,8 +45,8 @@ create table if not exists batches (
     at_ms integer not null, bytes integer not null, crc integer not null, body blob not null
 );
 create unique index if not exists batches_position on batches (stream, part, base);
-create table if not exists relayed (
-    stream text not null, part integer not null, topic_id text not null, next integer not null,
+create table if not exists carried (
+    stream text not null, part integer not null, is_sure integer not null,
     primary key (stream, part)
 );
 """
@@ -407,25 +406,25 @@ class SqliteLog(SqliteReader):
                 break
         return before
 
-    def relayed(self, partition: TopicPartition) -> Hint | None:
-        """See `Hints.relayed`."""
+    def has_relayed(self, partition: TopicPartition) -> bool | None:
+        """See `Hints.has_relayed`."""
         with self._lock:
             row = self._writer.execute(
-                "select topic_id, next from relayed where stream = ? and part = ?",
+                "select is_sure from carried where stream = ? and part = ?",
                 (str(partition.stream), partition.part),
             ).fetchone()
-        return None if row is None else Hint(*row)
+        return None if row is None else bool(row[0])
 
-    def note_relayed(self, partition: TopicPartition, hint: Hint) -> None:
+    def note_relayed(self, partition: TopicPartition, *, is_sure: bool) -> None:
         """See `Hints.note_relayed`.
 
         Raises:
             RefusedError: disk full.
         """
-        row = (str(partition.stream), partition.part, hint.topic_id, hint.next)
+        row = (str(partition.stream), partition.part, is_sure)
         with self._lock:
             try:
-                self._writer.execute("insert or replace into relayed values (?, ?, ?, ?)", row)
+                self._writer.execute("insert or replace into carried values (?, ?, ?)", row)
             except sqlite3.DatabaseError as error:
                 raise _translated(error, self.path) from error
 

@@ -148,7 +148,8 @@ class Member:
         return dict(self._topic_ids)
 
     def commit(self, partition: TopicPartition, next_offset: int) -> None:
-        self._kafka.committed[partition] = next_offset
+        if self._topic_ids.get(partition) == self._kafka.held[partition].topic_id:
+            self._kafka.committed[partition] = next_offset
 
     def close(self) -> None:
         self._group.leave(self)

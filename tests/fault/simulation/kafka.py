@@ -223,6 +223,7 @@ class SimulatedKafka:
         self._lives += 1
         for other in [other for other in self.held if other.stream is place.stream]:
             self.past.append((other, self.held[other]))
+            self.committed.pop(other, None)
             self.held[other] = Partition(f"T{place.stream[0]}{self._lives}")
         gone = [name for name, (_, at) in self._running.items() if at.stream is place.stream]
         for name in gone:

@@ -2,20 +2,21 @@
 
 import threading
 from collections.abc import Generator, Sequence
-from typing import Final
+from typing import Any, Final
+from weakref import WeakKeyDictionary
 
 import pytest
 
 from tests.fault.simulation.group import Member
 from tests.fault.simulation.real_warehouse import LedgerOutsideDuckDB
 from tests.fault.simulation.relay import Relay
+from tests.fault.simulation.spool import SimulatedSpool
 from tests.fault.simulation.store import SimulatedStore
 from tests.fault.simulation.warehouse import SimulatedWarehouse
 from tests.fault.simulation.world import Parts
 from tickhouse.bronze.lander import Lander
 from tickhouse.model.positions import TopicPartition
 from tickhouse.stream import relay_tail
-from tickhouse.stream.hints import Hint
 from tickhouse.stream.log import Position
 from tickhouse.stream.relay_tail import Tail
 from tickhouse.warehouse.warehouse import BronzeObject
@@ -35,11 +36,19 @@ class ExistsIsSuccessStore(SimulatedStore):
         self.objects.setdefault(key, body)
 
 
-class TrustsHintRelay(Relay):
-    """Goes on where its spool says it was, and does not look at the partition's tail."""
+_sent: WeakKeyDictionary[SimulatedSpool, int] = WeakKeyDictionary()
+"""How far a mutant's relay has noted that it was."""
 
-    def _position_after(self, tail: Tail, hint: Hint | None) -> int:
-        return max(self.spool.begin, 0 if hint is None else hint.next)
+
+class TrustsItselfRelay(Relay):
+    """Goes on where it has noted that it was, and does not look at the partition's tail."""
+
+    def _send(self, producer: Any, values: Sequence[bytes], start: int) -> None:
+        super()._send(producer, values, start)
+        _sent[self.spool] = start + len(values)
+
+    def _position_after(self, tail: Tail) -> int:
+        return max(self.spool.begin, _sent.get(self.spool, 0))
 
 
 class TrustsOffsetsRelay(Relay):
@@ -124,7 +133,7 @@ MUTANTS: Final[dict[str, Parts]] = {
     "commit before put": Parts(lander=CommittedOffsetLander, commits_on_read=True),
     "trusting committed offsets": Parts(lander=CommittedOffsetLander),
     "truncation ignored where the log has grown again": Parts(member=IgnoresTruncationMember),
-    "relay without the tail check": Parts(relay=TrustsHintRelay),
+    "relay without the tail check": Parts(relay=TrustsItselfRelay),
     "relay reads the tail before fencing": Parts(relay=ReadsBeforeFencingRelay),
     "relay commits whatever its offsets": Parts(relay=TrustsOffsetsRelay),
     "relay stops at an open transaction": Parts(relay=StopsAtOpenTransactionRelay),

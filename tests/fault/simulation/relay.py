@@ -10,7 +10,6 @@ from tests.fault.simulation.spool import SimulatedSpool
 from tickhouse.errors import ConfigError, TickhouseError
 from tickhouse.model.positions import TopicPartition
 from tickhouse.stream.carrier import Again, Carrier
-from tickhouse.stream.hints import Hint
 from tickhouse.stream.kafka_options import KafkaOptions
 from tickhouse.stream.log import Bounds, LogBatch
 
@@ -41,16 +40,16 @@ class SpoolReader:
 
 
 class SpoolHints:
-    """Hints, durable with the spool."""
+    """Notes, durable with the spool."""
 
     def __init__(self, spool: SimulatedSpool) -> None:
         self._spool = spool
 
-    def relayed(self, _partition: TopicPartition) -> Hint | None:
-        return self._spool.hint
+    def has_relayed(self, _partition: TopicPartition) -> bool | None:
+        return self._spool.has_relayed
 
-    def note_relayed(self, _partition: TopicPartition, hint: Hint) -> None:
-        self._spool.hint = hint
+    def note_relayed(self, _partition: TopicPartition, *, is_sure: bool) -> None:
+        self._spool.has_relayed = is_sure
 
 
 class Turns:
@@ -121,11 +120,10 @@ class Relay(Carrier):
 
     def carry_from(self, position: int, producer: Any) -> Generator[None]:
         self.position = position
-        self._note(position)
         while True:
             self._carry(producer, Turns(1))
             yield
 
-    def _position_after(self, tail: Any, hint: Hint | None) -> int:
+    def _position_after(self, tail: Any) -> int:
         self.resent = self.resent or (tail.offset is None and tail.low > 0)
-        return super()._position_after(tail, hint)
+        return super()._position_after(tail)

@@ -2,14 +2,13 @@
 
 from tests.support.memory_log import frames
 from tickhouse.model.positions import TopicPartition
-from tickhouse.stream.hints import Hint  # noqa: TC001
 
 
 class SimulatedSpool:
     """The frames of one partition, by offset; a full disk takes none.
 
     Attributes:
-        hint: what the relay has noted.
+        has_relayed: what the relay has noted.
         told_gaps: ranges that the relay could not send, nor find.
     """
 
@@ -19,7 +18,7 @@ class SimulatedSpool:
         self.session = f"0192f0a0-0000-7000-8000-{number:012d}"
         self.frames: list[bytes] = []
         self.begin = 0
-        self.hint: Hint | None = None
+        self.has_relayed: bool | None = None
         self.told_gaps: list[tuple[int, int]] = []
         self.is_full = False
         self._numbers = 0
