@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 from typing import Final
 
-from proofs.soak.run import Plan, soak
+from proofs.soak.run import Plan, end_by_sigterm, soak
 
 FAULTS_S: Final = 60.0
 PAUSE_S: Final = 2.0
@@ -43,6 +43,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=FAULTS_S, help="of faults")
     options = parser.parse_args()
     logging.disable(logging.WARNING)
+    end_by_sigterm()
     with tempfile.TemporaryDirectory(prefix="tickhouse-proof-") as folder:
         plan = Plan(seconds=options.seconds, seed=options.seed, pause_s=PAUSE_S)
         found = soak(plan, Path(folder) / "run")

@@ -8,7 +8,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from proofs.soak.run import Plan, soak
+from proofs.soak.run import Plan, end_by_sigterm, soak
 
 
 def main() -> None:
@@ -24,6 +24,7 @@ def main() -> None:
     parser.add_argument("--keep", type=Path, help="new folder that stays: logs, data, servers")
     options = parser.parse_args()
     logging.disable(logging.WARNING)
+    end_by_sigterm()
     plan = Plan(
         seconds=options.minutes * 60,
         seed=options.seed,

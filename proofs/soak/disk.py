@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Final
 
 BALLAST: Final = "ballast"
+STEP_BYTES: Final = 64 << 20
+"""Room is taken in such steps, then smaller ones: one that does not fit is given back whole."""
 
 
 class SmallDisk:
@@ -33,18 +35,17 @@ class SmallDisk:
 
     def fill(self) -> None:
         """Take all the room that is left."""
+        taken, step = 0, STEP_BYTES
         with (self.folder / BALLAST).open("wb") as file:
-            free = os.statvfs(self.folder)
-            size = free.f_bavail * free.f_frsize
-            while size >= free.f_frsize:
+            while step >= os.statvfs(self.folder).f_frsize:
                 try:
-                    os.posix_fallocate(file.fileno(), 0, size)
+                    os.posix_fallocate(file.fileno(), taken, step)
                 except OSError as error:
                     if error.errno != errno.ENOSPC:
                         raise
-                    size -= free.f_frsize
+                    step //= 4
                 else:
-                    return
+                    taken += step
 
     def empty(self) -> None:
         """Give the room back."""

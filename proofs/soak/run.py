@@ -1,6 +1,7 @@
 """One run: chaos, topics made anew, drain, and what two oracles say of the lake and of gold."""
 
 import shutil
+import signal
 import sys
 import time
 from collections.abc import Callable
@@ -245,6 +246,11 @@ def _audit_facts(audit: dict[str, Any]) -> dict[str, Any]:
 def show_progress(what: str) -> None:
     """A line on standard error."""
     print(f"{time.strftime('%H:%M:%S')} {what}", file=sys.stderr, flush=True)  # noqa: T201
+
+
+def end_by_sigterm() -> None:
+    """Let SIGTERM end a run as Ctrl-C does: with every process and mount that it made."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
 
 
 def soak(plan: Plan, folder: Path, tell: Tell = show_progress) -> dict[str, Any]:
