@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final
 
 import msgspec
-from confluent_kafka import KafkaException
 
 from proofs.soak.disk import SmallDisk
 from proofs.soak.preloads import CLOCK, DISK_ERRORS
@@ -207,7 +206,7 @@ class Strikes:
     def _members(self) -> int | None:
         try:
             return self._servers.members()
-        except (KafkaException, TimeoutError):
+        except TimeoutError:
             return None
 
     def _clock_wrong(self) -> None:
@@ -282,7 +281,7 @@ class Strikes:
             until(lambda: self._members() == 0, GROUP_S, "the group to be empty")
             self._servers.delete_group()
             self.counts["group_offsets_deleted"] += 1
-        except (TooLateError, KafkaException) as error:
+        except (TooLateError, TimeoutError) as error:
             self.counts[f"group_not_deleted {type(error).__name__}"] += 1
         finally:
             for lander in self._road.landers:

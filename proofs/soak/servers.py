@@ -10,6 +10,7 @@ import msgspec
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient, NewTopic
 
+from proofs.soak.group import ask
 from tests.servers.kafka import KafkaServer, start_kafka
 from tests.servers.s3 import S3Server, start_seaweedfs
 from tests.servers.s3.proxy import FaultProxy
@@ -86,13 +87,20 @@ class Servers:
         return True
 
     def members(self) -> int:
-        """Landers that the group knows."""
-        description = self.admin.describe_consumer_groups([GROUP])[GROUP].result(10)
-        return len(description.members)
+        """Landers that the group knows.
+
+        Raises:
+            TimeoutError: the cluster did not say.
+        """
+        return int(ask(self.kafka.bootstrap, GROUP, "members"))
 
     def delete_group(self) -> None:
-        """Forget the group and every offset it committed; it must have no members."""
-        self.admin.delete_consumer_groups([GROUP])[GROUP].result(10)
+        """Forget the group and every offset it committed; it must have no members.
+
+        Raises:
+            TimeoutError: the cluster did not.
+        """
+        ask(self.kafka.bootstrap, GROUP, "delete")
 
     def stop(self) -> None:
         """End all of them."""
