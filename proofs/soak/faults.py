@@ -47,7 +47,7 @@ WEIGHTS: Final = {
     "kill_land": 8,
     "kill_refine": 4,
     "kill_all": 1,
-    "freeze_land": 4,
+    "freeze_land": 6,
     "kill_broker": 2,
     "s3_burst": 4,
     "s3_away": 1,
@@ -58,7 +58,11 @@ WEIGHTS: Final = {
 }
 SHIFTS: Final = ("+3h", "-3h")
 BEYOND_S: Final = 5.0
-"""A zombie sleeps for the session time-out and this."""
+"""A lander is stopped for the session time-out and this, at least."""
+OVERTAKEN_S: Final = 45.0
+"""… and for so long at most, until others have what it holds: a group that is struck all the time
+takes long to agree."""
+LOOK_S: Final = 0.5
 GROUP_S: Final = 40.0
 DISK_FULL_S: Final = 4.0
 DISK_ERRORS_S: Final = 6.0
@@ -186,22 +190,28 @@ class Strikes:
 
     def _freeze_land(self) -> None:
         """Beyond the session time-out: the group goes on without it, then it wakes up."""
-        awake = [lander for lander in self._awake() if lander.name not in self._held]
-        if awake[1:] == []:  # one goes on
+        busy = [each for each in self._awake() if each.name not in self._held and _held(each)]
+        if not busy or len(self._awake()) < len(self._road.landers):  # one at a time
             return
-        lander = self._chance.choice(awake)
+        lander = self._chance.choice(busy)
         self._watch.expect("zombie")
         lander.freeze()
         held = _held(lander)
         others = {rival: rival.size() for rival in self._road.landers if rival is not lander}
-        self._later(self._sleep_s, lambda: self._wake(lander, held, others))
+        until_s = time.monotonic() + OVERTAKEN_S
+        self._later(self._sleep_s, lambda: self._wake(lander, held, others, until_s))
 
-    def _wake(self, lander: Verb, held: set[str], others: Mapping[Verb, int]) -> None:
+    def _wake(
+        self, lander: Verb, held: set[str], others: Mapping[Verb, int], until_s: float
+    ) -> None:
         """It wakes as a zombie if others were given by then what it believes to be its own."""
         assigned = {place for rival, size in others.items() for place in _assigned(rival, size)}
-        if lander.thaw():
+        is_overtaken = bool(held & assigned)
+        if lander.is_frozen and not is_overtaken and time.monotonic() < until_s:
+            self._later(LOOK_S, lambda: self._wake(lander, held, others, until_s))
+        elif lander.thaw():
             self.counts["frozen"] += 1
-            self.counts["zombies"] += bool(held & assigned)
+            self.counts["zombies"] += is_overtaken
 
     def _members(self) -> int | None:
         try:

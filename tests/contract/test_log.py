@@ -1,5 +1,6 @@
 """What every log promises; the embedded one is the only backend so far."""
 
+import errno
 import os
 import sqlite3
 from collections.abc import Iterator
@@ -8,8 +9,15 @@ from pathlib import Path
 import pytest
 
 from support.processes import run_killed
-from tickhouse.errors import BusyError, ConfigError, CorruptLogError, RefusedError
+from tickhouse.errors import (
+    BusyError,
+    ConfigError,
+    CorruptLogError,
+    RefusedError,
+    TransientError,
+)
 from tickhouse.model.positions import Stream, TopicPartition
+from tickhouse.stream import sqlite as sqlite_log
 from tickhouse.stream.log import Append, Position
 from tickhouse.stream.sqlite import SqliteLog, SqliteReader
 
@@ -313,3 +321,17 @@ def test_a_kill_around_the_commit_loses_nothing_acknowledged(path: Path, where: 
     assert ends == ([3, 3] if where.endswith("before") else [4, 4])
     assert batch is not None
     assert list(batch.values) == [b"%d" % number for number in range(ends[0])]
+
+
+def test_a_disk_that_fails_at_the_start_is_told_and_holds_nothing_back(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_folder: Path) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(sqlite_log, "sync_folder", fail)
+        with pytest.raises(TransientError, match=r"its disk fails: .*Input/output error"):
+            SqliteLog(path)
+
+    SqliteLog(path).close()

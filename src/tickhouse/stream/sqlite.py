@@ -296,10 +296,13 @@ class SqliteLog(SqliteReader):
                 epoch = secrets.token_hex(11)
                 writer.execute("insert into log values (?, ?)", (epoch, FORMAT))
             writer.execute("commit")
+            sync_folder(self.path.parent)
         except sqlite3.DatabaseError as error:
             writer.close()
             raise _translated(error, self.path) from error
-        sync_folder(self.path.parent)
+        except OSError as error:
+            writer.close()
+            raise TransientError(f"{self.path}: its disk fails: {error}") from error
         return writer
 
     def append(self, appends: Sequence[Append]) -> list[int]:
