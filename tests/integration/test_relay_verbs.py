@@ -10,10 +10,11 @@ from typing import Any
 
 import pytest
 
-from support.kafka_topics import make_topics
+from support.kafka_topics import Writer, make_topics
+from support.memory_log import frames
 from support.relays import TRADES, held, until, values_of
 from tests.servers.fixtures import kafka, topics  # noqa: F401 - fixtures
-from tests.servers.kafka import KafkaServer
+from tests.servers.kafka import KafkaServer, start_kafka
 from tickhouse.model.positions import Stream, TopicPartition
 from tickhouse.runtime import relaying
 from tickhouse.stream.kafka import KafkaReader
@@ -155,3 +156,31 @@ def test_a_stopped_recorder_leaves_its_last_event_in_kafka(
     assert held(options) == spooled(tmp_path)
     assert held(options, sessions) == spooled(tmp_path, sessions)
     assert b'"closed"' in held(options, sessions)[-1]
+
+
+def test_land_waits_for_a_broker_that_is_away_at_its_start(
+    tmp_path: Path,
+    topics: str,  # noqa: F811
+) -> None:
+    with start_kafka(tmp_path / "kafka") as server:
+        options = KafkaOptions(bootstrap=server.bootstrap, prefix=topics)
+        make_topics(options)
+        Writer(options).put(TRADES, frames(0, 5))
+        server.kill()
+        environment = {
+            **os.environ,
+            "TICKHOUSE_DATA": str(tmp_path),
+            "TICKHOUSE_LOG": options.url,
+        }
+        command = [sys.executable, "-m", "tickhouse", "land"]
+        with subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL) as lander:
+            try:
+                status = tmp_path / "run" / "land.json"
+                until(lambda: status.exists() and b"failed" in status.read_bytes())
+                assert lander.poll() is None
+                server.start()
+                until(lambda: list(tmp_path.glob("lake/bronze/v1/trades/*/*/0000*.gz")))
+            finally:
+                lander.terminate()
+
+        assert lander.returncode == 0

@@ -19,7 +19,7 @@ from tickhouse.stream.sqlite import SqliteLog, SqliteReader
 
 TRADES = TopicPartition(Stream.TRADES, 0)
 QUOTES = TopicPartition(Stream.QUOTES, 1)
-WAIT_S = 40.0
+WAIT_S = 80.0
 ROOT = Path(__file__).parents[2]
 
 Gaps = list[tuple[TopicPartition, int, int]]

@@ -2,14 +2,15 @@
 
 import argparse
 import asyncio
+import contextlib
 import threading
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from tickhouse.bronze.lander import Lander, held_offsets
 from tickhouse.bronze.publishing import ThreadsExecutor
 from tickhouse.clock import SYSTEM_CLOCK
-from tickhouse.errors import ConfigError, TickhouseError
+from tickhouse.errors import ConfigError, TickhouseError, TransientError
 from tickhouse.model.positions import TopicPartition
 from tickhouse.runtime import backends, relaying
 from tickhouse.runtime.result import EXIT_OK, VerbResult
@@ -144,25 +145,64 @@ def land(settings: Settings, arguments: argparse.Namespace) -> VerbResult:
     backends.check_lake(settings)
     status = StageStatus(settings.run_folder, "land")
     log = backends.open_log_reader(settings)
-    executor = ThreadsExecutor()
-    lander = Lander(
-        log,
-        backends.open_store(settings),
-        bytes_max=settings.land_bytes,
-        age_s_max=settings.land_age_s,
-        memory_bytes_max=settings.land_memory_bytes,
-        executor=executor,
-    )
+    store, executor = backends.open_store(settings), ThreadsExecutor()
+
+    def join() -> Lander:
+        return Lander(
+            log,
+            store,
+            bytes_max=settings.land_bytes,
+            age_s_max=settings.land_age_s,
+            memory_bytes_max=settings.land_memory_bytes,
+            executor=executor,
+        )
+
     try:
-        if not arguments.once:
-            with stop_event(arguments) as stop:
-                lander.run(stop, status.report)
-        lander.drain(everything=arguments.once)
+        facts = _land(join, arguments, status)
     finally:
         executor.close()
-        lander.close()
         log.close()
-    facts = lander.facts()
     status.report("stopped", facts)
-    text = f"landed {facts['records']} records in {facts['objects']} objects"
+    text = f"landed {facts.get('records', 0)} records in {facts.get('objects', 0)} objects"
     return VerbResult(EXIT_OK, {"ok": True, **facts}, text)
+
+
+def _land(
+    join: Callable[[], Lander], arguments: argparse.Namespace, status: StageStatus
+) -> dict[str, Any]:
+    """Land until told to stop, or once; what a lander then tells of itself."""
+    lander = join() if arguments.once else _run_until_stopped(join, arguments, status)
+    if lander is None:
+        return {}
+    with contextlib.closing(lander):
+        lander.drain(everything=arguments.once)
+    return lander.facts()
+
+
+def _run_until_stopped(
+    join: Callable[[], Lander], arguments: argparse.Namespace, status: StageStatus
+) -> Lander | None:
+    with stop_event(arguments) as stop:
+        lander = _when_it_answers(join, stop, status)
+        if lander is None:
+            return None
+        try:
+            lander.run(stop, status.report)
+        except BaseException:
+            lander.close()
+            raise
+    return lander
+
+
+def _when_it_answers(
+    join: Callable[[], Lander], stop: threading.Event, status: StageStatus
+) -> Lander | None:
+    """Begin once the log answers; None where told to stop before."""
+    while not stop.is_set():
+        try:
+            return join()
+        except TransientError as error:
+            _log.warning("log_away", error=str(error), retry_s=error.retry_after_s)
+            status.report("failed", {"error": str(error)})
+            stop.wait(error.retry_after_s)
+    return None
