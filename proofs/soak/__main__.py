@@ -42,7 +42,8 @@ def main() -> None:
     )
     if options.json:
         options.json.parent.mkdir(parents=True, exist_ok=True)
-        options.json.write_text(json.dumps(found, indent=2) + "\n")
+        kept = {name: value for name, value in found.items() if name != "own_exit_tails"}
+        options.json.write_text(json.dumps(kept, indent=2) + "\n")
     print(json.dumps(found))  # noqa: T201
     sys.exit(0 if found["ok"] else 1)
 
