@@ -71,6 +71,10 @@ class KafkaSubscription:
         self._consumer = self._join()
 
     def _join(self) -> Consumer:
+        # Of every topic: the client knows leader epochs of those, too, that it was never given.
+        for stream in Stream:
+            with contextlib.suppress(ConfigError, RefusedError, TransientError):
+                self._look_up(TopicPartition(stream, 0))
         consumer = Consumer(self._config())
         consumer.subscribe(
             list(self._streams),
