@@ -211,15 +211,13 @@ class Lander:
         if buffer.is_worthy and not self._publish(buffer):
             return False
         try:
-            chain, last = choose_end(
-                self._log, self._store, buffer.partition, life, is_cut=buffer.is_cut
-            )
+            place, is_cut = buffer.partition, buffer.is_cut
+            chain, last = choose_end(self._log, self._store, place, life, is_cut=is_cut)
             chain.open()
         except _BLOCKING as error:
             self._block(buffer, error)
             return False
-        buffer.chain, buffer.life, buffer.next_life = chain, life, None
-        buffer.is_cut = False
+        buffer.chain, buffer.life, buffer.next_life, buffer.is_cut = chain, life, None, False
         buffer.leader_epoch = None if last is None else last.leader_epoch
         buffer.restart(0 if last is None else last.next)
         buffer.succeed()
@@ -470,15 +468,13 @@ class Lander:
 
     def _make_room(self, timeout_s: float) -> None:
         """Memory is full: drop the largest of what is blocked, to be read again, or wait."""
-        blocked = [
-            b for b in self._buffers.values() if b.bytes and b.next_life is None and not b.is_up
-        ]
-        running = self._running()
+        held = [b for b in self._buffers.values() if b.bytes and not b.is_up]
+        blocked = [b for b in held if b.next_life is None]
         if blocked and not self._ready():
             largest = max(blocked, key=lambda buffer: buffer.bytes)
             largest.restart(largest.start)
             self._pause(largest)
-        elif running:
+        elif running := self._running():
             self._executor.wait(running, timeout_s)
         else:
             self._sleep(timeout_s)

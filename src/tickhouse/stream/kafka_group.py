@@ -62,7 +62,7 @@ class KafkaSubscription:
         self._positions: dict[TopicPartition, int] = {}
         self._leader_epochs: dict[TopicPartition, int | None] = {}
         self._topic_ids: dict[TopicPartition, str] = {}
-        self._elsewhere: set[TopicPartition] = set()
+        self._elsewhere: dict[TopicPartition, bool] = {}
         self._failed: Exception | None = None
         self._away_since: float | None = None
         self._known_ids: dict[Stream, str] = {}
@@ -151,7 +151,7 @@ class KafkaSubscription:
         partitions = [self._partition(place.topic, place.partition) for place in places]
         self._on_revoked(partitions, is_lost)
         for partition in partitions:
-            self._elsewhere.discard(partition)
+            self._elsewhere.pop(partition, None)
             self._positions.pop(partition, None)
             self._leader_epochs.pop(partition, None)
             self._topic_ids.pop(partition, None)
@@ -172,25 +172,41 @@ class KafkaSubscription:
             ConfigError, RefusedError: this user is not let in, or may not read.
             TransientError: the cluster has been away for some seconds.
         """
+        self._raise_failed()
         self._check_topics()
         told = [each for place in list(self._elsewhere) for each in self._look_again(place)]
         if self._has_new_topic:
             self._join_again()
         messages = take(self._consumer, 0.0 if told else timeout_s)
-        if self._failed is not None:
-            failed, self._failed = self._failed, None
-            raise failed
         if not messages:
-            self._check_away()
+            if not told:
+                self._raise_failed()
+                self._check_away()
             return told
         self._away_since = None
         ends: dict[TopicPartition, int] = {}
         if any(map(Message.error, messages)):
             for message in messages:
                 if message.error() is not None:
-                    self._take_problem(message, ends)
+                    self._note_problem(message, ends)
             messages = [message for message in messages if message.error() is None]
         return told + self._batches(messages, ends)
+
+    def _raise_failed(self) -> None:
+        """Raise what a poll before this one met."""
+        if self._failed is not None:
+            failed, self._failed = self._failed, None
+            raise failed
+
+    def _note_problem(self, message: Message, ends: dict[TopicPartition, int]) -> None:
+        """Take note of an error; what makes a poll fail fails the next: this one's records count.
+
+        They would be passed over for good: the client gives each only once.
+        """
+        try:
+            self._take_problem(message, ends)
+        except (ConfigError, RefusedError, TransientError) as error:
+            self._failed = self._failed or error
 
     def _check_topics(self) -> None:
         """Look whether topics were made anew: the client would not tell."""
@@ -238,7 +254,7 @@ class KafkaSubscription:
             ends[partition] = message.offset() or 0
         elif partition in self._positions and code in _ELSEWHERE:
             # What came before it in this poll counts; the next one looks where the log is.
-            self._elsewhere.add(partition)
+            self._elsewhere[partition] = True
             ends.pop(partition, None)
         elif code in MISSING:
             raise TransientError(f"{self._options.url}: {topic} is gone; tickhouse init makes it")
@@ -246,11 +262,15 @@ class KafkaSubscription:
             raise_kafka(error, f"{self._options.url}: read {topic}[{partition.part}]")
 
     def _look_again(self, partition: TopicPartition) -> list[LogBatch]:
-        """The position is not in the log: retention passed it, or the log is another one there."""
-        self._elsewhere.discard(partition)
+        """The position is not in the log: retention passed it, or the log is another one there.
+
+        Or a new leader writes: whether it still has what was read, only the caller can tell.
+        """
         position, topic_id = self._positions[partition], self._topic_ids[partition]
         now_id, bounds = self._look_up(partition), self._reader.bounds(partition)
+        is_cut = self._elsewhere[partition] and now_id == topic_id
         if now_id == topic_id and bounds.begin > position:
+            del self._elsewhere[partition]
             self._positions[partition] = bounds.begin
             self._go(self._place(partition, bounds.begin))
             _log.error("retention_passed", partition=str(partition), at=position, to=bounds.begin)
@@ -260,7 +280,9 @@ class KafkaSubscription:
             return [trimmed]
         if now_id != topic_id or bounds.end < position:
             _log.error("log_is_another", partition=str(partition), at=position, end=bounds.end)
-        begun = self._begun(self._place(partition, position), is_cut=now_id == topic_id)
+        begun = self._begun(self._place(partition, position), is_cut=is_cut)
+        # Until here an error leaves the mark: what was not taken is not passed over.
+        del self._elsewhere[partition]
         if begun.offset == position:
             # Its owner has just seen it to be right: only markers were lost below it. Validated
             # again, it would lead here for ever.
@@ -287,6 +309,9 @@ class KafkaSubscription:
             if start is None:
                 continue
             records = found.get(partition, [])
+            if records and self._is_of_new_leader(partition, records[0]):
+                self._elsewhere.setdefault(partition, False)
+                continue
             if records and (records[0].offset() or 0) < start:
                 records = [each for each in records if (each.offset() or 0) >= start]
             following = (records[-1].offset() or 0) + 1 if records else start
@@ -299,6 +324,14 @@ class KafkaSubscription:
                 if batch.leader_epoch is not None:
                     self._leader_epochs[partition] = batch.leader_epoch
         return batches
+
+    def _is_of_new_leader(self, partition: TopicPartition, record: Message) -> bool:
+        """Whether a later leader wrote it than the last one known: it may have lost records.
+
+        The client validates positions, too, but not while it has no connection.
+        """
+        known, epoch = self._leader_epochs.get(partition), record.leader_epoch()
+        return known is not None and epoch is not None and epoch > known
 
     def _by_partition(self, messages: Sequence[Message]) -> dict[TopicPartition, list[Message]]:
         found: dict[TopicPartition, list[Message]] = {}
@@ -318,7 +351,7 @@ class KafkaSubscription:
         """
         if partition not in self._positions:
             return
-        self._elsewhere.discard(partition)
+        self._elsewhere.pop(partition, None)
         with contextlib.suppress(TransientError):  # `_check_topics` asks again
             self._topic_ids[partition] = self._look_up(partition)
         self._positions[partition] = offset
