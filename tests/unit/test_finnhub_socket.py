@@ -387,14 +387,14 @@ def test_the_time_of_a_busy_recorder_does_not_count_as_silence(
             feed = live(server, "AAPL?poll=off", clock=clock)
             async with connected(feed) as delivered:
                 await take(delivered, 2)
-                await asyncio.sleep(1.0)
+                await asyncio.sleep(3.0)
                 with pytest.raises(FeedClosedError) as raised:
                     await take(delivered, 2)
                 return raised.value.reason
 
     match = re.fullmatch(r"silent for (\d+) s while the market is open", asyncio.run(run()))
     assert match is not None
-    assert int(match[1]) < 800
+    assert int(match[1]) < 2_800
 
 
 def test_a_watch_that_fails_is_not_silent_about_it(monkeypatch: pytest.MonkeyPatch) -> None:
