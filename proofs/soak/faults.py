@@ -101,6 +101,7 @@ class Strikes:
         self._numbers = itertools.count()
         self._kinds = self._deal()
         self._held: set[str] = set()
+        self._ends_at = 0.0
         self.counts: Counter[str] = Counter()
         self.skipped = self._missing()
 
@@ -126,7 +127,7 @@ class Strikes:
     def run(self, seconds: float, pause_s: float) -> None:
         """Strike for so long, with pauses of this mean."""
         self._servers.proxy.set_rates(S3_RATES, seed=self._chance.randrange(1 << 30))
-        ends_at = time.monotonic() + seconds
+        self._ends_at = ends_at = time.monotonic() + seconds
         next_at = time.monotonic() + self._pause(pause_s)
         while (now := time.monotonic()) < ends_at:
             self._cure(now)
@@ -192,6 +193,8 @@ class Strikes:
         """Beyond the session time-out: the group goes on without it, then it wakes up."""
         busy = [each for each in self._awake() if each.name not in self._held and _held(each)]
         if not busy or len(self._awake()) < len(self._road.landers):  # one at a time
+            if time.monotonic() < self._ends_at:
+                self._later(LOOK_S, self._freeze_land)
             return
         lander = self._chance.choice(busy)
         self._watch.expect("zombie")
