@@ -407,3 +407,31 @@ def test_a_topic_made_anew_after_its_broker_was_restarted_is_read(
 
         assert [v for batch in found for v in batch.values] == records(50, 2)
         assert found[-1].topic_id != last.topic_id
+
+
+def test_a_partition_is_read_again_after_its_topic_was_made_anew_on_a_restarted_broker(
+    tmp_path: Path,
+    topics: str,  # noqa: F811
+) -> None:
+    """The reader's client knows the old topic's leader epochs, which the new one's do not reach."""
+    with start_kafka(tmp_path) as server:
+        options = KafkaOptions(bootstrap=server.bootstrap, prefix=topics)
+        made = make_topics(options)
+        reader = KafkaReader(options)
+        Writer(options).put(TRADES, records(0, 5))
+        assert reader.read(TRADES, 0) is not None
+        server.kill()
+        server.start()
+        Writer(options, "later").put(TRADES, records(5, 1))
+        while (batch := reader.read(TRADES, 6)) is None or not batch.values:
+            time.sleep(0.1)
+        made.delete()
+        make_again(made)
+        Writer(options, "again").put(TRADES, records(50, 2))
+
+        found = reader.read(TRADES, 0)
+        reader.close()
+
+    assert found is not None
+    assert list(found.values) == records(50, 2)
+    assert found.topic_id != batch.topic_id

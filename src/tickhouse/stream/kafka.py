@@ -141,7 +141,11 @@ class KafkaReader:
                 self._readers[partition] = reader
         with reader.lock:
             for _ in range(ATTEMPTS):
-                found = reader.read(start, bytes_max)
+                try:
+                    found = reader.read(start, bytes_max)
+                except TransientError:
+                    self._leave(partition, reader)
+                    raise
                 if found is not None:
                     messages, following = found
                     return make_batch(partition, reader.topic_id(), start, messages, following)
@@ -153,6 +157,13 @@ class KafkaReader:
                 if start >= bounds.end:
                     return None
         raise TransientError(f"{self._options.url}: {partition}@{start} is there, but not read yet")
+
+    def _leave(self, partition: TopicPartition, reader: "_PartitionReader") -> None:
+        """Begin with a new client next time: whatever this one waits for may never come."""
+        with self._lock:
+            if self._readers.get(partition) is reader:
+                del self._readers[partition]
+        reader.end()
 
     def _trimmed(self, partition: TopicPartition, start: int, following: int) -> LogBatch:
         topic_id = self.topic_id(partition)
@@ -201,14 +212,18 @@ class _PartitionReader:
         self._partition = partition
         self._ask_topic_id = ask_topic_id
         self._place = kafka_place(options, partition)
+        self._options = options
         self._url = options.url
-        self._consumer = Consumer(reading_config(options, f"{options.group}-reader"))
+        self._consumer = self._open()
         self._position = -1
         self._ahead: deque[Message] = deque()
         self._end = -1
         self.is_level = False
         self._topic_id = ""
         self._topic_id_until = 0.0
+
+    def _open(self) -> Consumer:
+        return Consumer(reading_config(self._options, f"{self._options.group}-reader"))
 
     def topic_id(self) -> str:
         """Topic id, asked for now and then: a topic may be made anew under a reader."""
@@ -241,6 +256,11 @@ class _PartitionReader:
     def _seek(self, start: int) -> None:
         self._ahead.clear()
         self._end, self.is_level, self._topic_id_until = -1, False, 0.0
+        known = self._topic_id
+        if known not in ("", self.topic_id()):
+            # The client would wait for the leader epochs of the topic that was there before.
+            self._consumer.close()
+            self._consumer = self._open()
         self._consumer.assign([KafkaPlace(self._place.topic, self._place.partition, start)])
         self._position = start
 
@@ -269,6 +289,10 @@ class _PartitionReader:
         elif not error.retriable():
             raise_kafka(error, f"{self._url}: read {self._place.topic}[{self._place.partition}]")
 
+    def end(self) -> None:
+        """Close its client; the caller has the lock."""
+        self._consumer.close()
+
     def close(self) -> None:
         with self.lock:
-            self._consumer.close()
+            self.end()
