@@ -36,10 +36,10 @@ up: setup ## Run the whole road on the simulator and show it in a page (Ctrl-C s
 test: setup-dev browser ## Install what the tests need and pass them (< 10 minutes)
 	$(PYTEST) -m 'not slow and not long'
 
-test-all: setup-dev browser ## The tests that take longer: random kills, whole replays
+test-all: setup-dev browser ## The tests that take longer: random kills, whole replays, a minute of faults
 	$(PYTEST) -m slow
 
-test-long: setup-dev ## Longer still, not in CI: a minute of faults, each failpoint by itself, MinIO
+test-long: setup-dev ## Longer still, not in CI: each failpoint by itself, MinIO
 	$(PYTEST) -m long
 
 lint: setup-dev ## Format, lint, types, import contracts, lock file

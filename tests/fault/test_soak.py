@@ -11,7 +11,7 @@ from tests.servers.kafka import KafkaServer
 from tools.reliability_table import page
 
 
-@pytest.mark.long
+@pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_a_minute_of_faults_on_kafka_and_s3_loses_and_doubles_nothing(tmp_path: Path) -> None:
     try:
