@@ -135,7 +135,7 @@ def wait_for_frames(data: Path, count: int) -> None:
     deadline = time.monotonic() + 120
     while frames_in(data) < count:
         assert time.monotonic() < deadline, "the import does not get on"
-        time.sleep(0.005)
+        time.sleep(0.05)
 
 
 def check_road(data: Path) -> None:
