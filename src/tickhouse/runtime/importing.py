@@ -116,8 +116,8 @@ def _describe(counts: ImportCounts, proof: ImportProof, *, is_stopped: bool) -> 
         lines.append(f"… and {counts.refused - len(counts.reasons):,} more; all are in this log")
     if counts.unlike:
         lines.append(
-            f"{counts.unlike:,} messages look like neither quote nor trade (the first is in"
-            f" {counts.unlike_key}): taken as they are, silver's rejects will name them"
+            f"neither quote nor trade by their looks: {counts.unlike:,} messages, the first in"
+            f" {counts.unlike_key}; taken as they are, silver's rejects will name them"
         )
     lines += [f"PROBLEM {problem}" for problem in proof.problems]
     if not proof.problems:
