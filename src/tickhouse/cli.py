@@ -177,6 +177,23 @@ def _copy_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _import_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("place", metavar="URL", help="s3://bucket[/prefix] or file:///folder")
+    parser.add_argument(
+        "--kind",
+        default="auto",
+        choices=["auto", "quote", "trade"],
+        help="what the messages are; auto tells them one by one (auto)",
+    )
+    parser.add_argument(
+        "--symbol-from",
+        metavar="WHERE",
+        help="of quotes: field:NAME of the message or key:N, a part of the key;"
+        " default: field:symbol, else the folder",
+    )
+    _for_option(parser)
+
+
 VERBS: Final[dict[str, VerbHelp]] = {
     "up": VerbHelp(
         "run the whole road under one supervisor and show it in a page",
@@ -248,6 +265,12 @@ VERBS: Final[dict[str, VerbHelp]] = {
         "tickhouse copy --to s3://ticks/lake",
         "copying:copy",
         _copy_options,
+    ),
+    "import": VerbHelp(
+        "an existing lake of one JSON object a message into the log, verified and resumable",
+        "tickhouse import s3://bronze-transactions",
+        "importing:import_lake",
+        _import_options,
     ),
     "doctor": VerbHelp(
         "check every configured backend and say what to fix",

@@ -1,7 +1,7 @@
 """`record`: acknowledged once durable, numbered densely, resumed from the log's own end."""
 
 import asyncio
-from collections.abc import Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -11,7 +11,8 @@ from support.processes import run_killed
 from tickhouse.errors import RefusedError
 from tickhouse.model.frame import FRAME_BYTES_MAX, Envelope, decode_envelope
 from tickhouse.model.positions import Stream, TopicPartition
-from tickhouse.model.session import Closed, Gap, Opened, SessionEvent, decode_event
+from tickhouse.model.session import Closed, Gap, Imported, Opened, SessionEvent, decode_event
+from tickhouse.source.feed import Arrivals, Delivery, Together
 from tickhouse.stream.log import Append
 from tickhouse.stream.recorder import Recorder
 from tickhouse.stream.sqlite import SqliteLog
@@ -64,6 +65,40 @@ def record(
         return recorder
 
     return asyncio.run(run())
+
+
+class TogetherFeed(ListFeed):
+    """Delivers events that name the three messages which follow them."""
+
+    async def connect(self, shard: int, cursor: int) -> AsyncIterator[Delivery]:
+        for start in range(0, len(self.payloads), 3):
+            payloads = self.payloads[start : start + 3]
+            event = Imported(7, "list:", {"trades": start}, {}, [])
+            arrivals = [Arrivals([payload], 1_700_000_000_000_000_000) for payload in payloads]
+            yield Together((event, *arrivals))
+            await asyncio.sleep(0.0005)
+
+
+def test_an_event_and_its_messages_are_one_commit(
+    log: SqliteLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commits: list[dict[Stream, int]] = []
+    append = log.append
+
+    def noted(appends: Sequence[Append]) -> list[int]:
+        commits.append({each.partition.stream: len(each.values) for each in appends})
+        return append(appends)
+
+    monkeypatch.setattr(log, "append", noted)
+    record(TogetherFeed(messages(300)), log, commit_bytes=200, buffer_bytes=300)
+
+    assert payloads(log) == messages(300)
+    assert len(commits) > 20
+    opened_and_closed = 2
+    told = [commit.get(Stream.SESSIONS, 0) for commit in commits]
+    assert sum(told) == 100 + opened_and_closed
+    for commit in commits[1:-1]:
+        assert commit[Stream.TRADES] == 3 * commit[Stream.SESSIONS]
 
 
 def test_a_drained_feed_is_recorded_whole_and_in_order(log: SqliteLog) -> None:

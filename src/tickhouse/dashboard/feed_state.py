@@ -36,7 +36,7 @@ ACHIEVED: Final = "achieved"
 """The reason of a coverage event that tells no more than how often symbols are polled."""
 CLOCK_OFFSET_MS: Final = 2_000
 """A server's clock that is further off than this is worth saying; its header has whole seconds."""
-_PREFIXES: dict[str, Mode] = {"sim": "simulated", "replay": "replay"}
+_PREFIXES: dict[str, Mode] = {"sim": "simulated", "replay": "replay", "import": "replay"}
 
 
 class Link(msgspec.Struct):

@@ -135,7 +135,44 @@ class Coverage(msgspec.Struct, frozen=True, tag_field="event", tag="coverage"):
     every_s: float | None = None
 
 
-SessionEvent = Opened | Closed | Gap | Remote | Coverage
+class ImportedObject(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """An object of a foreign lake; a JSON array, since an event names many.
+
+    Attributes:
+        key: in its place.
+        size: bytes, as stored there.
+        modified: when it was written there, UNIX nanoseconds UTC: the nearest to a receipt that
+            such a lake knows.
+        trades, quotes: frames it became, one a message.
+    """
+
+    key: str
+    size: int
+    modified: int
+    trades: int
+    quotes: int
+
+
+class Imported(msgspec.Struct, frozen=True, tag_field="event", tag="imported"):
+    """Objects of a foreign lake whose frames are in the log, in the same commit as this.
+
+    Attributes:
+        at: UNIX nanoseconds UTC.
+        place: what their keys count in: a bucket, or the machine's folders.
+        first: number of their first message in this session, by stream; the others follow densely,
+            object by object.
+        bytes: payloads of all of them, by stream.
+        objects: in order of key.
+    """
+
+    at: int
+    place: str
+    first: dict[str, int]
+    bytes: dict[str, int]
+    objects: list[ImportedObject]
+
+
+SessionEvent = Opened | Closed | Gap | Remote | Coverage | Imported
 
 _event_decoder = msgspec.json.Decoder(SessionEvent)
 

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from tickhouse.bronze.s3_bucket import Bucket
     from tickhouse.bronze.s3_options import S3Options
     from tickhouse.source.feed import Feed
+    from tickhouse.source.importing.objects import ForeignLake
     from tickhouse.source.options import FinnhubOptions
     from tickhouse.source.replay import Cut, Recorded
     from tickhouse.stream.kafka_options import KafkaOptions
@@ -120,6 +121,21 @@ def open_store_at(url: str, settings: Settings, *, setting: str) -> Store:
     with needs("s3"):
         from tickhouse.bronze.s3 import S3Store
     return S3Store(s3_options(url, settings))
+
+
+def open_foreign_lake(url: str, settings: Settings) -> "ForeignLake":
+    """A lake that is not ours, to read; credentials are those of our own.
+
+    Raises:
+        ConfigError: the address is wrong, or nothing is there.
+    """
+    if not url.startswith("s3:"):
+        from tickhouse.bronze.foreign_folder import ForeignFolder
+
+        return ForeignFolder(local_path(url, scheme="file", setting="import"))
+    with needs("s3"):
+        from tickhouse.bronze.foreign_s3 import ForeignBucket
+    return ForeignBucket(s3_options(url, settings))
 
 
 def s3_options(url: str, settings: Settings) -> "S3Options":

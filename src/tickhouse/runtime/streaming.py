@@ -16,10 +16,11 @@ from tickhouse.runtime import backends, relaying
 from tickhouse.runtime.result import EXIT_OK, VerbResult
 from tickhouse.runtime.stopping import stop_event, stopping
 from tickhouse.settings import Settings
+from tickhouse.source.feed import Feed
 from tickhouse.stream.log import Log
 from tickhouse.stream.recorder import Recorder
 from tickhouse.stream.shedding import FreeSpace, SpoolRoom
-from tickhouse.telemetry import StageStatus, get_logger
+from tickhouse.telemetry import Report, StageStatus, get_logger
 
 if TYPE_CHECKING:
     from tickhouse.stream.relay import Relay
@@ -42,18 +43,40 @@ def record(settings: Settings, arguments: argparse.Namespace) -> VerbResult:
         raise ConfigError(
             f"{feed.url} never ends, so --once cannot: give the feed an end (frames=N), or --for"
         )
-    spool = backends.open_spool(settings)
     status = StageStatus(settings.run_folder, "record")
+    recorder, _ = record_feed(feed, settings, arguments, report=status.report)
+    status.report("stopped", {"feed": feed.url, "mode": feed.mode, "frames": recorder.frames})
+    content = {"ok": True, "frames": recorder.frames, "refused": recorder.refused}
+    return VerbResult(EXIT_OK, content, f"recorded {recorder.frames} frames from {feed.url}")
+
+
+def record_feed(
+    feed: Feed, settings: Settings, arguments: argparse.Namespace, *, report: Report, shard: int = 0
+) -> tuple[Recorder, bool]:
+    """Record a feed until it ends or is told to stop; the recorder, and whether it was told to.
+
+    Args:
+        feed: what is recorded.
+        settings: where to.
+        arguments: tell when to stop.
+        report: told how it goes.
+        shard: of the feed's first connection.
+
+    Raises:
+        BusyError: another recorder holds the log.
+    """
+    spool = backends.open_spool(settings)
     relay = relaying.open_relay(settings, spool) if settings.is_log_kafka else None
-    report = status.report if relay is None else relaying.RelayReport(status.report, relay)
+    relay_report = None if relay is None else relaying.RelayReport(report, relay)
     recorder = Recorder(
         feed,
         spool,
         commit_ms=settings.record_commit_ms,
         commit_bytes=settings.record_commit_bytes,
         buffer_bytes=settings.record_buffer_bytes,
-        report=report,
+        report=relay_report or report,
     )
+    recorder.first_shard = shard
     recorder.space = _room(settings, spool)
     try:
         if relay is not None:
@@ -62,15 +85,13 @@ def record(settings: Settings, arguments: argparse.Namespace) -> VerbResult:
         with stop_event(arguments) as stop:
             held = _held(settings, spool, relay)
             is_stopped = asyncio.run(_record(recorder, spool, held, settings, stop))
-        if isinstance(report, relaying.RelayReport):
-            _finish_relay(report, arguments, is_stopped=is_stopped)
+        if relay_report is not None:
+            _finish_relay(relay_report, arguments, is_stopped=is_stopped)
     finally:
         if relay is not None:
             relay.stop()
         spool.close()
-    status.report("stopped", {"feed": feed.url, "mode": feed.mode, "frames": recorder.frames})
-    content = {"ok": True, "frames": recorder.frames, "refused": recorder.refused}
-    return VerbResult(EXIT_OK, content, f"recorded {recorder.frames} frames from {feed.url}")
+    return recorder, is_stopped
 
 
 def _finish_relay(

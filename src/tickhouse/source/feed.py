@@ -7,7 +7,7 @@ import msgspec
 
 from tickhouse.model.frame import Envelope
 from tickhouse.model.positions import Stream
-from tickhouse.model.session import Coverage, Gap, Mode, Remote, SessionEvent
+from tickhouse.model.session import Coverage, Gap, Imported, Mode, Remote, SessionEvent
 
 
 class Arrivals(msgspec.Struct, frozen=True):
@@ -28,7 +28,13 @@ class Arrivals(msgspec.Struct, frozen=True):
     source: str | None = None
 
 
-Delivery = Arrivals | Gap | Coverage | Remote
+class Together(msgspec.Struct, frozen=True):
+    """An event and the messages it speaks of: durable in one commit, or none of them is."""
+
+    items: tuple[Arrivals | Imported, ...]
+
+
+Delivery = Arrivals | Gap | Coverage | Remote | Together
 """What a connection yields: messages, and events of the session that only the feed knows."""
 
 

@@ -16,8 +16,8 @@ from tickhouse.clock import SYSTEM_CLOCK, Clock
 from tickhouse.errors import FeedClosedError, RefusedError, TransientError
 from tickhouse.model.frame import FRAME_BYTES_MAX, encode_frames
 from tickhouse.model.positions import Stream, TopicPartition
-from tickhouse.model.session import Opened, SessionEvent, encode_event
-from tickhouse.source.feed import Arrivals, Delivery, Feed
+from tickhouse.model.session import Imported, Opened, SessionEvent, encode_event
+from tickhouse.source.feed import Arrivals, Delivery, Feed, Together
 from tickhouse.stream.history import LogHistory
 from tickhouse.stream.log import Append, Log
 from tickhouse.stream.session import OpenSession, find_resume_point, gap_of_refused
@@ -180,7 +180,11 @@ class Recorder:
             self._put_event(session, session.closed(self._clock.time_ns(), reason))
             _log.info("session_closed", shard=shard, session=session.id, reason=reason)
 
-    def _take(self, session: OpenSession, item: Delivery) -> None:
+    def _take(self, session: OpenSession, item: Delivery | Imported) -> None:
+        if isinstance(item, Together):
+            for each in item.items:  # without a pause between, so that one commit takes them all
+                self._take(session, each)
+            return
         if not isinstance(item, Arrivals):
             self._put_event(session, item)
             return

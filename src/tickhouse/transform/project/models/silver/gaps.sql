@@ -101,6 +101,7 @@ silences as (
         and not (s.feed like 'binance:%' and s.shard = 1)
         and not (s.feed like 'finnhub:%' and s.shard = 2)
         and s.feed not like 'finnhub+profile2:%'
+        and s.feed not like 'import:%'
         and (
             {{ in_window(window, 's.load_id') }}
             or {{ in_window(window, 'p.load_id') }}

@@ -17,12 +17,12 @@ with loads as (
 trades as (
     select
         date_trunc('minute', t.received_at) as minute_at, t.source,
-        {#- A replay's event times are those of the recording: no latency of ours. #}
-        case when t.source not like 'replay:%'
+        {#- Event times of a replay or an import are those of the recording: no latency of ours. #}
+        case when not {{ is_of_the_past('t.source') }}
             then {{ milliseconds_between('t.event_at', 't.received_at') }} end as event_to_received,
         {{ milliseconds_between('t.received_at', 't.log_at') }} as received_to_log,
         {{ milliseconds_between('t.log_at', 'l.loaded_at') }} as log_to_loaded,
-        case when t.source not like 'replay:%'
+        case when not {{ is_of_the_past('t.source') }}
             then {{ milliseconds_between('t.event_at', 'l.loaded_at') }} end as event_to_loaded
     from {{ ref('trades') }} as t
     left join loads as l on t.load_id = l.load_id

@@ -9,8 +9,8 @@
 
   `is_stale`: 15 minutes into regular hours, and until post-market ends, a quote of an earlier day is
   no price of this session. Before that, it is the last there is: many names do not trade before the
-  bell. Markets that never close: older than 15 minutes. A replay's receipts are not the market's, so
-  nothing of it is stale.
+  bell. Markets that never close: older than 15 minutes. The receipts of a replay or an import are not
+  the market's, so nothing of them is stale.
 #}
 {% set window = build_window() %}
 {% set ranges = time_ranges(
@@ -48,7 +48,7 @@ arrived as (
             as session_date,
         false as is_repeat,
         case
-            when q.source like 'replay:%' then false
+            when {{ is_of_the_past('q.source') }} then false
             when q.is_always_open then q.received_at > {{ shift_seconds('q.quoted_at', 900) }}
             else coalesce(
                 q.exchange_date < c.session_date
