@@ -35,10 +35,13 @@ from typing import Any
 import duckdb
 import fakesnow.copy_into as copying
 import fakesnow.cursor as cursors
+import fakesnow.server as base
 import jwt
+import pyarrow as pa
+import pyarrow.compute as pc
 import s3fs
 import uvicorn
-import fakesnow.server as base
+from fakesnow import arrow
 from fakesnow.transforms import SUCCESS_NOP, stage
 from sqlglot import exp
 from starlette.applications import Starlette
@@ -361,6 +364,22 @@ def read_expression(_self: Any, url: str) -> exp.Expr:
     return exp.func("read_json_objects", exp.Literal.string(url), size, kind)
 
 
+# -- results -----------------------------------------------------------------------------------
+
+plain_struct = arrow.timestamp_to_sf_struct
+
+
+def timestamp_struct(times: Any) -> Any:
+    """A null timestamp stays null: fakesnow sends the epoch."""
+    times = times.combine_chunks() if isinstance(times, pa.ChunkedArray) else times
+    sent = plain_struct(times)
+    return pa.StructArray.from_arrays(
+        [pc.fill_null(child, 0) for child in sent.flatten()],
+        fields=list(sent.type),
+        mask=pc.is_null(times),
+    )
+
+
 # -- requests ---------------------------------------------------------------------------------
 
 
@@ -497,11 +516,13 @@ async def login(request: Request) -> Response:
             body = {"data": {}, "code": "390144", "message": message, "success": False}
             return JSONResponse(body)
     response = await base.login_request(request)
-    token = json.loads(response.body)["data"]["token"]
+    answered = json.loads(response.body)
+    token = answered["data"]["token"]
+    answered["data"]["masterToken"] = f"master-{token}"  # without one, a client ends no session
     session = session_of(base.sessions[token])
     session.parameters = {k.upper(): v for k, v in data.get("SESSION_PARAMETERS", {}).items()}
     session.peers.add((request.client.host, request.client.port))
-    return response
+    return JSONResponse(answered)
 
 
 async def session_request(request: Request) -> Response:
@@ -584,6 +605,7 @@ def main() -> None:
     copying._inserts, copying._source_glob, copying._source_urls = inserts, source_glob, source_urls
     copying.copy_into = cursors.copy_into = copy_into
     copying.ReadJSON.read_expression = read_expression
+    arrow.timestamp_to_sf_struct = timestamp_struct
     cursors.FakeSnowflakeCursor._execute = execute
     cursors.FakeSnowflakeCursor.execute = command
     app = Starlette(routes=list(routes()), lifespan=reaping)
