@@ -269,23 +269,19 @@ class SnowflakeWarehouse:
     def _stage_prefix(self, session: Session) -> str:
         """The folder in the external stage's URL, which METADATA$FILENAME begins with."""
         if self._prefix is None:
-            schema, _, name = self.options.stage.rpartition(".")
-            inside = f" in schema {schema}" if schema else " in schema bronze"
+            schema, _, name = self.options.stage.upper().rpartition(".")
             with session.translating(), session.connection.cursor() as cursor:
-                cursor.execute(f"show stages like '{name.upper()}'{inside}")
-                rows = [
-                    dict(
-                        zip((column[0].lower() for column in cursor.description), row, strict=True)
-                    )
-                    for row in cursor.fetchall()
-                ]
-            if not rows or not rows[0]["url"]:
+                cursor.execute(f"show stages like '{name}' in schema {schema or 'bronze'}")
+                names = [column[0].lower() for column in cursor.description]
+                stages = [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
+            urls = [str(each["url"]) for each in stages if each["name"] == name and each["url"]]
+            if not urls:
                 raise ConfigError(
-                    f"{self.options.url}: stage {self.options.stage} is no external stage here;"
-                    " deploy/snowflake makes one, or leave out stage= to have lines uploaded"
+                    f"{self.options.url}: {self.options.stage} is no external stage that this role"
+                    " sees; deploy/snowflake makes one, or leave out stage= to upload lines"
                 )
-            _, _, path = str(rows[0]["url"]).partition("://")[2].partition("/")
-            self._prefix = f"{path.strip('/')}/" if path.strip("/") else ""
+            path = urls[0].partition("://")[2].partition("/")[2].strip("/")
+            self._prefix = f"{path}/" if path else ""
         return self._prefix
 
     def _begin(

@@ -56,6 +56,7 @@ LINE_BYTES_MAX = 128 << 20
 LOCK_TIMEOUT_S_MAX = 60.0
 REAP_AFTER_S = 1.0
 RETRY_WITHIN_S = 20.0
+DROP_STAGE = re.compile(r"\s*drop\s+stage\s+(?:if\s+exists\s+)?(\S+?);?\s*", re.IGNORECASE)
 ALTER_SESSION = re.compile(r"\s*alter\s+session\s+set\s+(.*?);?\s*", re.IGNORECASE | re.DOTALL)
 Answer = Callable[[Request], Awaitable[Response]]
 
@@ -248,11 +249,26 @@ plain_command = cursors.FakeSnowflakeCursor.execute
 def command(self: Any, text: str, *args: Any, **kwargs: Any) -> Any:
     if found := re.fullmatch(r"\s*(?:remove|rm)\s+@(\S+?);?\s*", text, re.IGNORECASE):
         text = remove(self._conn, found[1])
+    elif found := DROP_STAGE.fullmatch(text):
+        text = drop_stage(self._conn, found[1])
     elif "autocommit" not in text.lower() and (found := ALTER_SESSION.fullmatch(text)):
         for name, value in re.findall(r"(\w+)\s*=\s*('[^']*'|\w+)", found[1]):
             session_of(self._conn).parameters[name.upper()] = value.strip("'")
         text = "select 'Statement executed successfully.' as \"status\""
     return plain_command(self, text, *args, **kwargs)
+
+
+def drop_stage(conn: Any, name: str) -> str:
+    """Forget a stage and its files."""
+    parts = stage.parts_from_var(name, conn.database, conn.schema)
+    remove(conn, f"{name}/")
+    with conn._duck_conn.cursor() as metadata:
+        metadata.execute(
+            "delete from _fs_global._fs_information_schema._fs_stages"
+            " where database_name = ? and schema_name = ? and name = ?",
+            parts,
+        )
+    return f"select '{parts[2]} successfully dropped.' as \"status\""
 
 
 def remove(conn: Any, name: str) -> str:
