@@ -81,7 +81,8 @@ class Settings(BaseSettings):
     `<data>/lake`."""
 
     warehouse: str = ""
-    """Warehouse: `duckdb:///<path>`; default `<data>/warehouse/warehouse.duckdb`."""
+    """Warehouse: `duckdb:///<path>` or `snowflake://account/database?warehouse=…&role=…`; default
+    `<data>/warehouse/warehouse.duckdb`."""
 
     kafka_group: str = "tickhouse-land"
     """Consumer group of the landers; its committed offsets are only a hint and a lag metric."""
@@ -133,6 +134,35 @@ class Settings(BaseSettings):
 
     s3_insecure_skip_tls_verification: bool = False
     """Take any certificate: only for a test."""
+
+    snowflake_user: str = ""
+    """Login name at Snowflake."""
+
+    snowflake_authenticator: Literal[
+        "key_pair", "oauth", "programmatic_access_token", "password"
+    ] = "key_pair"
+    """How the user proves who he is."""
+
+    snowflake_private_key_file: Path | None = None
+    """PEM file of the private key whose public half Snowflake knows."""
+
+    snowflake_private_key_passphrase: SecretStr = SecretStr("")
+    """Passphrase of the private key; by environment only, never as a flag."""
+
+    snowflake_private_key_passphrase_file: Path | None = None
+    """File that holds the passphrase."""
+
+    snowflake_token: SecretStr = SecretStr("")
+    """OAuth access token, or programmatic access token; by environment only, never as a flag."""
+
+    snowflake_token_file: Path | None = None
+    """File that holds the token; read anew at each start."""
+
+    snowflake_password: SecretStr = SecretStr("")
+    """Password; by environment only, and only with `snowflake_allow_password`."""
+
+    snowflake_allow_password: bool = False
+    """Take a password: only where the account can do nothing better."""
 
     land_single_writer: bool = False
     """Only one lander will ever run: lets it land in a store without conditional writes."""
@@ -209,6 +239,11 @@ class Settings(BaseSettings):
     def warehouse_url(self) -> str:
         """Warehouse URL with the default filled in."""
         return self.warehouse or f"duckdb:///{self.data}/warehouse/warehouse.duckdb"
+
+    @property
+    def is_warehouse_snowflake(self) -> bool:
+        """Whether the warehouse is no file of this machine: nobody owns it."""
+        return self.warehouse.startswith("snowflake:")
 
     @property
     def run_folder(self) -> Path:

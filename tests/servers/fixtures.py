@@ -14,6 +14,7 @@ from tests.servers.cache import UnavailableError
 from tests.servers.kafka import KafkaServer, start_kafka
 from tests.servers.process import ServerProcess
 from tests.servers.s3 import S3Server, start_minio, start_moto, start_seaweedfs
+from tests.servers.snowflake import SnowflakeServer, start_snowflake
 
 Server = TypeVar("Server", bound=ServerProcess)
 
@@ -70,3 +71,15 @@ def moto(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
 def bucket_name() -> str:
     """A name for a bucket that no other test has."""
     return f"b{uuid.uuid4().hex[:16]}"
+
+
+@pytest.fixture(scope="session")
+def snowflake(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SnowflakeServer]:
+    """The fake Snowflake, shared by the session: use a database of your own."""
+    yield from _running(lambda: start_snowflake(tmp_path_factory.mktemp("snowflake")))
+
+
+@pytest.fixture
+def snowflake_database() -> str:
+    """A name for a database that no other test has."""
+    return f"D{uuid.uuid4().hex[:16].upper()}"

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 import msgspec
+from pydantic import SecretStr
 
 from tickhouse.bronze.chain import ROOT
 from tickhouse.bronze.local import LocalStore
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
     from tickhouse.stream.topics import Topics
     from tickhouse.transform.builder import Builder
     from tickhouse.warehouse.duckdb import DuckDBWarehouse
+    from tickhouse.warehouse.snowflake import SnowflakeWarehouse
+    from tickhouse.warehouse.snowflake_options import SnowflakeOptions
 
 
 def local_path(url: str, *, scheme: str, setting: str) -> Path:
@@ -87,9 +90,9 @@ def kafka_options(settings: Settings) -> "KafkaOptions":
     from tickhouse.stream.kafka_options import KafkaOptions, read_kafka_url
 
     bootstrap, prefix = read_kafka_url(settings.log)
-    password = settings.kafka_sasl_password.get_secret_value()
-    if not password and settings.kafka_sasl_password_file is not None:
-        password = _read_secret(settings.kafka_sasl_password_file, "kafka_sasl_password_file")
+    password = _secret(
+        settings.kafka_sasl_password, settings.kafka_sasl_password_file, "kafka_sasl_password_file"
+    )
     return KafkaOptions(
         bootstrap=bootstrap,
         prefix=prefix,
@@ -152,13 +155,43 @@ def warehouse_path(settings: Settings) -> Path:
     return local_path(settings.warehouse_url, scheme="duckdb", setting="warehouse")
 
 
-def open_warehouse(settings: Settings) -> "DuckDBWarehouse":
-    """The warehouse for the one process that owns it.
+def open_warehouse(settings: Settings) -> "DuckDBWarehouse | SnowflakeWarehouse":
+    """The warehouse: a file for the one process that owns it, or Snowflake for anybody.
 
     Raises:
-        BusyError: another process has it.
+        BusyError: another process has the file.
     """
-    return new_warehouse(warehouse_path(settings))
+    if not settings.is_warehouse_snowflake:
+        return new_warehouse(warehouse_path(settings))
+    with needs("snowflake"):
+        from tickhouse.warehouse.snowflake import SnowflakeWarehouse
+    return SnowflakeWarehouse(snowflake_options(settings))
+
+
+def snowflake_options(settings: Settings) -> "SnowflakeOptions":
+    """The database that `warehouse` names, and who we are there.
+
+    Raises:
+        ConfigError: the address is wrong, or a secret's file cannot be read.
+    """
+    from tickhouse.warehouse.snowflake_options import read_snowflake_url
+
+    return msgspec.structs.replace(
+        read_snowflake_url(settings.warehouse),
+        user=settings.snowflake_user,
+        authenticator=settings.snowflake_authenticator,
+        private_key_file=str(settings.snowflake_private_key_file or ""),
+        private_key_passphrase=_secret(
+            settings.snowflake_private_key_passphrase,
+            settings.snowflake_private_key_passphrase_file,
+            "snowflake_private_key_passphrase_file",
+        ),
+        token=_secret(
+            settings.snowflake_token, settings.snowflake_token_file, "snowflake_token_file"
+        ),
+        password=settings.snowflake_password.get_secret_value(),
+        is_password_allowed=settings.snowflake_allow_password,
+    )
 
 
 def new_warehouse(path: Path) -> "DuckDBWarehouse":
@@ -168,9 +201,13 @@ def new_warehouse(path: Path) -> "DuckDBWarehouse":
     return DuckDBWarehouse(path)
 
 
-def make_builder(warehouse: "DuckDBWarehouse", work_folder: Path) -> "Builder":
+def make_builder(warehouse: "DuckDBWarehouse | SnowflakeWarehouse", work_folder: Path) -> "Builder":
     """The builder over an open warehouse."""
     from tickhouse.transform.builder import Builder, duckdb_target
+    from tickhouse.warehouse.duckdb import DuckDBWarehouse
+
+    if not isinstance(warehouse, DuckDBWarehouse):
+        raise ConfigError("build: this version builds in DuckDB only; load with `tickhouse load`")
 
     return Builder(
         connect=warehouse.cursor, target=duckdb_target(warehouse.path), work_folder=work_folder
@@ -245,9 +282,7 @@ def finnhub_options(settings: Settings) -> "FinnhubOptions":
     from tickhouse.source.options import FinnhubOptions
     from tickhouse.source.secret import Secret
 
-    token = settings.finnhub_token.get_secret_value()
-    if not token and settings.finnhub_token_file is not None:
-        token = _read_secret(settings.finnhub_token_file, "finnhub_token_file")
+    token = _secret(settings.finnhub_token, settings.finnhub_token_file, "finnhub_token_file")
     return FinnhubOptions(
         token=Secret(token.strip()),
         ws_url=settings.finnhub_ws_url,
@@ -257,6 +292,13 @@ def finnhub_options(settings: Settings) -> "FinnhubOptions":
         calls_per_minute=settings.finnhub_calls_per_minute,
         silence_s=settings.finnhub_silence_s,
     )
+
+
+def _secret(value: SecretStr, path: Path | None, setting: str) -> str:
+    """A secret of the environment, or else of a file."""
+    if value.get_secret_value() or path is None:
+        return value.get_secret_value()
+    return _read_secret(path, setting)
 
 
 def _read_secret(path: Path, setting: str) -> str:

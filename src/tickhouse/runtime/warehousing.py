@@ -1,6 +1,7 @@
 """The verbs `load`, `build` and `refine`, in the one process that owns the warehouse file."""
 
 import argparse
+from typing import TYPE_CHECKING
 
 from msgspec.structs import asdict
 
@@ -15,6 +16,9 @@ from tickhouse.telemetry import StageStatus
 from tickhouse.transform.publisher import Publisher
 from tickhouse.warehouse.duckdb import DuckDBWarehouse
 from tickhouse.warehouse.loader import Loader
+
+if TYPE_CHECKING:
+    from tickhouse.warehouse.snowflake import SnowflakeWarehouse
 
 
 def load(settings: Settings, arguments: argparse.Namespace) -> VerbResult:
@@ -41,7 +45,7 @@ def _refine(
     for stage in ("load", "build"):
         StageStatus(settings.run_folder, stage).report("starting")
     warehouse = backends.open_warehouse(settings)
-    refinery = make_refinery(settings, warehouse)
+    refinery = make_refinery(settings, warehouse, build=build)
     server = OwnerServer(settings.run_folder, warehouse)
     try:
         if arguments.once:
@@ -63,10 +67,13 @@ def _refine(
     return VerbResult(EXIT_OK, {"ok": True, **facts}, f"loaded {facts['rows']} rows")
 
 
-def make_refinery(settings: Settings, warehouse: DuckDBWarehouse) -> Refinery:
+def make_refinery(
+    settings: Settings, warehouse: "DuckDBWarehouse | SnowflakeWarehouse", *, build: bool = True
+) -> Refinery:
     """Loader, builder and publisher over one warehouse."""
     warehouse.prepare()
     run = settings.run_folder
+    work_folder = settings.data / "warehouse" / "dbt"
     return Refinery(
         Loader(
             backends.open_store(settings),
@@ -74,14 +81,23 @@ def make_refinery(settings: Settings, warehouse: DuckDBWarehouse) -> Refinery:
             bytes_max=settings.load_bytes,
             objects_max=settings.load_objects,
         ),
-        backends.make_builder(warehouse, settings.data / "warehouse" / "dbt"),
-        Publisher(
-            settings.gold_folder,
-            query=warehouse.query,
-            copy_to_parquet=warehouse.copy_to_parquet,
-        ),
+        backends.make_builder(warehouse, work_folder) if build else None,
+        _publisher(settings, warehouse),
         StageStatus(run, "load"),
         StageStatus(run, "build"),
+    )
+
+
+def _publisher(
+    settings: Settings, warehouse: "DuckDBWarehouse | SnowflakeWarehouse"
+) -> Publisher | None:
+    """Nothing is published where readers ask the warehouse itself."""
+    if settings.is_warehouse_snowflake or not isinstance(warehouse, DuckDBWarehouse):
+        return None
+    return Publisher(
+        settings.gold_folder,
+        query=warehouse.query,
+        copy_to_parquet=warehouse.copy_to_parquet,
     )
 
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import duckdb
+import msgspec
 from duckdb import DuckDBPyConnection as Cursor
 
 from tickhouse.errors import (
@@ -42,15 +43,17 @@ from tickhouse.warehouse.staging import (
     remove_stale,
 )
 from tickhouse.warehouse.warehouse import (
+    NOTHING,
     BronzeObject,
     LoadResult,
     Quarantined,
     Row,
     extending,
+    ledger_row,
+    loaded,
 )
 
 QUERY_ROWS_MAX: Final = 1_000_000
-NOTHING: Final = LoadResult(load_id=None, objects=0, rows=0, bytes=0)
 _POLL_S: Final = 0.05
 _HOLDER: Final = re.compile(r"held in (.+?) \(PID (\d+)\)")
 _FULL: Final = ("No space left", "File too large", "Disk quota", "not enough disk space")
@@ -262,12 +265,7 @@ class DuckDBWarehouse:
             cursor.close()
         ends = {item.chain: item.manifest.next for item in pending}
         self._known = (load_id, {**positions, **ends})
-        return LoadResult(
-            load_id,
-            objects=len(pending),
-            rows=sum(item.manifest.n for item in pending),
-            bytes=sum(len(item.body) for item in pending),
-        )
+        return loaded(load_id, pending)
 
     def _begin(
         self, cursor: Cursor, pending: list[BronzeObject]
@@ -288,19 +286,8 @@ class DuckDBWarehouse:
         return row[0], positions
 
     def _insert_ledger(self, cursor: Cursor, pending: list[BronzeObject], load_id: int) -> None:
-        manifests = [item.manifest for item in pending]
-        columns: list[list[Any]] = [
-            [item.key for item in pending],
-            [item.chain.stream.value for item in pending],
-            [item.chain.topic for item in pending],
-            [item.chain.topic_id for item in pending],
-            [item.chain.part for item in pending],
-            [manifest.start for manifest in manifests],
-            [manifest.next for manifest in manifests],
-            [manifest.n for manifest in manifests],
-            [manifest.gap for manifest in manifests],
-            [manifest.sha256 for manifest in manifests],
-        ]
+        rows = [msgspec.structs.astuple(ledger_row(item)) for item in pending]
+        columns: list[list[Any]] = [list(column) for column in zip(*rows, strict=True)]
         cursor.execute(
             f"insert into bronze.load_ledger select {', '.join(['unnest(?)'] * len(columns))},"
             " ?, make_timestamp(? * 1000)",

@@ -6,9 +6,8 @@ from typing import Final
 
 import duckdb
 
-from tickhouse.errors import CorruptObjectError
 from tickhouse.model.positions import Stream
-from tickhouse.warehouse.warehouse import BronzeObject
+from tickhouse.warehouse.warehouse import BronzeObject, check_counts
 
 LINE_BYTES_MAX: Final = 16 << 20
 """A longer line goes the careful way, which measures its lines."""
@@ -114,10 +113,4 @@ def check_rows(
             _COUNTS.format(table=stream.value, load_id=load_id)
         ).fetchall()
     }
-    for item in objects:
-        n = item.manifest.n
-        rows, offsets = found.get(item.key, (0, 0))
-        if (rows, offsets) != (n, n):
-            raise CorruptObjectError(
-                item.key, f"gave {rows} rows of {offsets} offsets; its manifest says {n}"
-            )
+    check_counts(objects, found)

@@ -120,16 +120,26 @@ class Staging:
 
     def _quoted(self, item: BronzeObject) -> Iterator[bytes]:
         encode = msgspec.json.Encoder().encode
-        expected = item.manifest.start
-        for number, line in enumerate(unpack(item.body, item.key)[:-1].split(b"\n"), 1):
-            quoted = _quote(item, number, line)
-            if not expected <= quoted.o < item.manifest.next:
-                reason = f"line {number} has offset {quoted.o}, not one from {expected} on"
-                raise CorruptObjectError(item.key, reason)
-            expected = quoted.o + 1
+        for quoted in quoted_lines(item):
             text = encode(quoted)
             self.line_bytes_max = max(self.line_bytes_max, len(text))
             yield text + b"\n"
+
+
+def quoted_lines(item: BronzeObject) -> Iterator[QuotedLine]:
+    """Each line as text beside its position: readable whatever the line holds.
+
+    Raises:
+        CorruptObjectError: a line carries no position, or one that is not its object's.
+    """
+    expected = item.manifest.start
+    for number, line in enumerate(unpack(item.body, item.key)[:-1].split(b"\n"), 1):
+        quoted = _quote(item, number, line)
+        if not expected <= quoted.o < item.manifest.next:
+            reason = f"line {number} has offset {quoted.o}, not one from {expected} on"
+            raise CorruptObjectError(item.key, reason)
+        expected = quoted.o + 1
+        yield quoted
 
 
 def _quote(item: BronzeObject, number: int, line: bytes) -> QuotedLine:

@@ -1,11 +1,12 @@
 """The interface of the warehouse: bronze tables and the load ledger, in one transaction."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 import msgspec
 
 from tickhouse.bronze.object import Manifest
+from tickhouse.errors import CorruptObjectError
 from tickhouse.model.positions import ChainId
 
 Row = tuple[Any, ...]
@@ -44,6 +45,67 @@ def extending(
     return taken
 
 
+class LedgerRow(msgspec.Struct, frozen=True):
+    """An object in `bronze.load_ledger`, as far as it is known before its load."""
+
+    file: str
+    stream: str
+    topic: str
+    topic_id: str
+    part: int
+    start_offset: int
+    next_offset: int
+    n: int
+    is_gap: bool
+    sha256: str
+
+
+def ledger_row(item: BronzeObject) -> LedgerRow:
+    """The ledger's row of an object."""
+    chain, manifest = item.chain, item.manifest
+    return LedgerRow(
+        file=item.key,
+        stream=chain.stream.value,
+        topic=chain.topic,
+        topic_id=chain.topic_id,
+        part=chain.part,
+        start_offset=manifest.start,
+        next_offset=manifest.next,
+        n=manifest.n,
+        is_gap=manifest.gap,
+        sha256=manifest.sha256,
+    )
+
+
+def check_counts(objects: Sequence[BronzeObject], found: Mapping[str, tuple[int, int]]) -> None:
+    """Each object must have given as many rows and offsets as its manifest says.
+
+    Args:
+        objects: what was loaded.
+        found: rows and distinct offsets by key.
+
+    Raises:
+        CorruptObjectError: it has not; names the object.
+    """
+    for item in objects:
+        n = item.manifest.n
+        rows, offsets = found.get(item.key, (0, 0))
+        if (rows, offsets) != (n, n):
+            raise CorruptObjectError(
+                item.key, f"gave {rows} rows of {offsets} offsets; its manifest says {n}"
+            )
+
+
+def loaded(load_id: int, objects: Sequence[BronzeObject]) -> "LoadResult":
+    """The result of a load that committed."""
+    return LoadResult(
+        load_id,
+        objects=len(objects),
+        rows=sum(item.manifest.n for item in objects),
+        bytes=sum(len(item.body) for item in objects),
+    )
+
+
 class LoadResult(msgspec.Struct, frozen=True):
     """What one load committed: `load_id` is None where there was nothing to load."""
 
@@ -51,6 +113,10 @@ class LoadResult(msgspec.Struct, frozen=True):
     objects: int
     rows: int
     bytes: int
+
+
+NOTHING: Final = LoadResult(load_id=None, objects=0, rows=0, bytes=0)
+"""The result of a load where nothing was pending."""
 
 
 class Quarantined(msgspec.Struct, frozen=True):
