@@ -46,7 +46,9 @@ def test_no_role_of_the_service_gets_more_than_it_needs() -> None:
     )
     to_loader = [text for text in granted if text.endswith("to role tickhouse_loader")]
     assert not [text for text in to_loader if re.search(r"schema tickhouse\.(?!bronze)", text)]
-    assert not [text for text in granted if re.search(r"\ball privileges\b|\bownership on (?!future)", text)]
+    assert not [
+        text for text in granted if re.search(r"\ball privileges\b|\bownership on (?!future)", text)
+    ]
     administrators = r"to role (account|security|user)admin"
     assert not [text for text in granted if re.search(administrators, text)]
 

@@ -17,7 +17,9 @@ def admin_scripts(*, database: str, warehouse: str = "", role: str = "") -> dict
     """The scripts by file name, in their order, with the names that are really used.
 
     Args:
-        database, warehouse, role: identifiers already validated; what is empty keeps its default.
+        database: its name; as the others an identifier already validated.
+        warehouse: its name; "" keeps the default.
+        role: of a process that loads and builds; "" keeps the default.
     """
     names = {"tickhouse": database, "tickhouse_wh": warehouse, PIPELINE: role}
     folder = files("tickhouse.warehouse.snowflake_admin")
