@@ -164,7 +164,7 @@ def _init_options(parser: argparse.ArgumentParser) -> None:
         help="how long new topics keep records, landed or not (72)",
     )
     parser.add_argument(
-        "--policies", type=Path, metavar="FOLDER", help="write policies and lifecycle rule there"
+        "--policies", type=Path, metavar="FOLDER", help="write policies and SQL there"
     )
 
 
@@ -255,7 +255,7 @@ VERBS: Final[dict[str, VerbHelp]] = {
         _rebuild_options,
     ),
     "init": VerbHelp(
-        "create Kafka topics and the lake's bucket, and print policies; does nothing twice",
+        "create topics, bucket and tables; print what administrators apply; does nothing twice",
         "tickhouse init --log kafka://broker:9092 --lake s3://ticks/lake --policies policies",
         "provisioning:init",
         _init_options,

@@ -10,10 +10,20 @@ from typing import Any
 import msgspec
 import pytest
 
-from tests.servers.fixtures import bucket_name, kafka, minio, moto, seaweedfs, topics  # noqa: F401
+from tests.servers.fixtures import (  # noqa: F401 - fixtures
+    bucket_name,
+    kafka,
+    minio,
+    moto,
+    seaweedfs,
+    snowflake,
+    snowflake_database,
+    topics,
+)
 from tests.servers.kafka import KafkaServer
 from tests.servers.s3 import S3Server
 from tests.servers.s3.proxy import FaultProxy
+from tests.servers.snowflake import SnowflakeServer
 from tests.support.buckets import bucket_options
 from tickhouse.bronze.s3 import S3Store
 from tickhouse.bronze.s3_bucket import Bucket
@@ -37,7 +47,9 @@ class Answer(msgspec.Struct):
         return next(check for check in self.said["checks"] if check["name"] == name)
 
 
-def run(verb: str, *arguments: str, folder: Path, server: S3Server | None = None) -> Answer:
+def run(
+    verb: str, *arguments: str, folder: Path, server: S3Server | SnowflakeServer | None = None
+) -> Answer:
     done = subprocess.run(
         [sys.executable, "-m", "tickhouse", verb, "--json", "--data", str(folder), *arguments],
         env={**os.environ, **(server.credentials if server else {})},
@@ -234,3 +246,40 @@ def test_aws_is_told_to_require_conditional_writes() -> None:
     assert overwriting["Resource"] == "arn:aws:s3:::ticks/lake/*"
     assert overwriting["Condition"]["Null"] == {"s3:if-none-match": "true"}
     assert documents["lifecycle"]["Rules"][0]["Filter"] == {"Prefix": "lake/"}
+
+
+def test_tables_are_made_in_snowflake_and_the_rest_is_printed(
+    snowflake: SnowflakeServer,  # noqa: F811
+    snowflake_database: str,  # noqa: F811
+    tmp_path: Path,
+) -> None:
+    warehouse = ["--warehouse", snowflake.url(snowflake_database, role="etl")]
+    policies = ["--policies", str(tmp_path / "policies")]
+
+    first = run("init", *warehouse, *policies, folder=tmp_path, server=snowflake)
+    again = run("init", *warehouse, folder=tmp_path, server=snowflake)
+
+    assert first.code == again.code == 0, first.complaint
+    assert "are there" in first.said["warehouse"][0]
+    assert first.said["warehouse"] == again.said["warehouse"]
+    names = sorted(path.name for path in (tmp_path / "policies").iterdir())
+    assert names == sorted(first.said["documents"])
+    assert names[0] == "01_roles.sql"
+    roles = (tmp_path / "policies" / "01_roles.sql").read_text()
+    assert "grant role tickhouse_loader to role etl;" in roles
+
+
+def test_what_a_role_may_not_make_is_said_and_the_scripts_are_printed_all_the_same(
+    snowflake: SnowflakeServer,  # noqa: F811
+    snowflake_database: str,  # noqa: F811
+    tmp_path: Path,
+) -> None:
+    text = "Insufficient privileges to operate on schema 'BRONZE'"
+    snowflake.fault(match="create schema", act="error", code="003001", message=text)
+
+    warehouse = ["--warehouse", snowflake.url(snowflake_database)]
+    found = run("init", *warehouse, folder=tmp_path, server=snowflake)
+
+    assert found.code == 1
+    assert "lacks a privilege" in found.said["warehouse"][0]
+    assert "02_warehouse.sql" in found.said["documents"]

@@ -1,6 +1,7 @@
 """The verb `init`: what must be there before the first record, made once."""
 
 import argparse
+import contextlib
 from pathlib import Path
 from typing import Any
 
@@ -9,61 +10,117 @@ import msgspec
 from tickhouse.errors import ConfigError
 from tickhouse.model.units import MILLIS_PER_HOUR
 from tickhouse.runtime import backends
-from tickhouse.runtime.result import EXIT_OK, VerbResult
+from tickhouse.runtime.result import EXIT_OK, EXIT_PROBLEM, VerbResult
 from tickhouse.settings import Settings
+from tickhouse.warehouse.snowflake_admin import admin_scripts
 
-Documents = dict[str, dict[str, Any]]
+Documents = dict[str, Any]
+"""For an owner or administrator to apply: policies by name, scripts (text) by file name."""
+
+
+class Made(msgspec.Struct, frozen=True):
+    """What `init` did for one backend.
+
+    Attributes:
+        ok: whether all is there that tickhouse may make.
+        lines: what was done, or was there.
+        documents: what somebody with more rights has to apply.
+    """
+
+    ok: bool
+    lines: list[str]
+    documents: Documents = msgspec.field(default_factory=dict[str, Any])
 
 
 def init(settings: Settings, arguments: argparse.Namespace) -> VerbResult:
-    """Topics and bucket, nothing twice; says what was done."""
-    log = _init_log(settings, arguments)
-    lake, documents = _init_lake(settings)
+    """Topics, bucket and tables, nothing twice; says what was done, and what is another's to do."""
+    made = {
+        "log": _init_log(settings, arguments),
+        "lake": _init_lake(settings),
+        "warehouse": _init_warehouse(settings),
+    }
+    ok = all(found.ok for found in made.values())
+    documents = {name: text for found in made.values() for name, text in found.documents.items()}
     written = [] if arguments.policies is None else _write(documents, arguments.policies)
-    content = {"ok": True, "log": log, "lake": lake, "documents": documents, "written": written}
-    lines = [*(f"log: {line}" for line in log), *(f"lake: {line}" for line in lake)]
+    content = {
+        "ok": ok,
+        **{backend: found.lines for backend, found in made.items()},
+        "documents": documents,
+        "written": written,
+    }
+    lines = [f"{backend}: {line}" for backend, found in made.items() for line in found.lines]
     lines += [f"wrote {path}" for path in written] or _printed(documents)
-    return VerbResult(EXIT_OK, content, "\n".join(lines))
+    return VerbResult(EXIT_OK if ok else EXIT_PROBLEM, content, "\n".join(lines))
 
 
-def _init_log(settings: Settings, arguments: argparse.Namespace) -> list[str]:
+def _init_log(settings: Settings, arguments: argparse.Namespace) -> Made:
     if not settings.is_log_kafka:
-        return [f"{settings.log_url}: nothing to do, it is made when it is first used"]
+        return _nothing_to_do(settings.log_url)
     done = backends.open_topics(settings).ensure(
         partitions=arguments.partitions,
         replication=arguments.replication,
         retention_ms=round(arguments.retention_hours * MILLIS_PER_HOUR),
     )
-    return done or [f"{settings.log_url}: the topics are there"]
+    return Made(ok=True, lines=done or [f"{settings.log_url}: the topics are there"])
 
 
-def _init_lake(settings: Settings) -> tuple[list[str], Documents]:
-    """What was done, and policies and a lifecycle rule for the owner of a bucket."""
+def _nothing_to_do(url: str) -> Made:
+    return Made(ok=True, lines=[f"{url}: nothing to do, it is made when it is first used"])
+
+
+def _init_lake(settings: Settings) -> Made:
+    """The bucket; policies and a lifecycle rule are its owner's to apply."""
     if not settings.lake_url.startswith("s3:"):
-        return [f"{settings.lake_url}: nothing to do, it is made when it is first used"], {}
+        return _nothing_to_do(settings.lake_url)
     bucket = backends.open_bucket(settings)
     if bucket.is_there():
-        return [f"{settings.lake_url}: the bucket is there"], bucket.documents()
+        return Made(True, [f"{settings.lake_url}: the bucket is there"], bucket.documents())
     bucket.create()
-    return [f"{settings.lake_url}: created the bucket"], bucket.documents()
+    return Made(True, [f"{settings.lake_url}: created the bucket"], bucket.documents())
+
+
+def _init_warehouse(settings: Settings) -> Made:
+    """Schemas, tables and stage; roles, compute and policies are an administrator's."""
+    if not settings.is_warehouse_snowflake:
+        return _nothing_to_do(settings.warehouse_url)
+    options = backends.snowflake_options(settings)
+    documents = admin_scripts(
+        database=options.database, warehouse=options.warehouse, role=options.role
+    )
+    try:
+        with contextlib.closing(backends.open_warehouse(settings)) as warehouse:
+            warehouse.prepare()
+    except ConfigError as error:
+        return Made(False, [f"not made: {error}"], documents)
+    return Made(True, [f"{options.url}: schemas, tables and stage are there"], documents)
 
 
 def _write(documents: Documents, folder: Path) -> list[str]:
-    paths = [folder / f"{name}.json" for name in documents]
+    files = {folder / name: text for name, text in _files(documents).items()}
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        for path, document in zip(paths, documents.values(), strict=True):
-            path.write_bytes(_pretty(document) + b"\n")
+        for path, text in files.items():
+            path.write_text(text)
     except OSError as error:
         raise ConfigError(f"--policies: {error}") from error
-    return [str(path) for path in paths]
+    return [str(path) for path in files]
 
 
-def _pretty(document: dict[str, Any]) -> bytes:
-    return msgspec.json.format(msgspec.json.encode(document), indent=2)
+def _files(documents: Documents) -> dict[str, str]:
+    """File names and texts: a policy is JSON."""
+    return {
+        name if isinstance(document, str) else f"{name}.json": _text(document)
+        for name, document in documents.items()
+    }
+
+
+def _text(document: object) -> str:
+    if isinstance(document, str):
+        return document
+    return msgspec.json.format(msgspec.json.encode(document), indent=2).decode() + "\n"
 
 
 def _printed(documents: Documents) -> list[str]:
-    parts = [f"\n{name}:\n{_pretty(document).decode()}" for name, document in documents.items()]
-    intro = "For the owner of the bucket to apply (--policies FOLDER writes them as files):"
+    parts = [f"\n{name}:\n{text.rstrip()}" for name, text in _files(documents).items()]
+    intro = "For an owner or administrator to apply (--policies FOLDER writes them as files):"
     return ["", intro, *parts] if parts else []

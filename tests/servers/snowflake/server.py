@@ -6,6 +6,7 @@ import subprocess
 import sys
 import urllib.request
 from pathlib import Path
+from typing import ClassVar
 
 from tests.servers.cache import UnavailableError, kept
 from tests.servers.process import ServerProcess, free_ports
@@ -17,6 +18,14 @@ ENVIRONMENT = "fakesnow-0.12.1-2"
 
 class SnowflakeServer(ServerProcess):
     """A running fake; use a database of your own (`snowflake_database`)."""
+
+    credentials: ClassVar[dict[str, str]] = {
+        "TICKHOUSE_SNOWFLAKE_USER": "fake",
+        "TICKHOUSE_SNOWFLAKE_AUTHENTICATOR": "password",
+        "TICKHOUSE_SNOWFLAKE_PASSWORD": "snow",
+        "TICKHOUSE_SNOWFLAKE_ALLOW_PASSWORD": "true",
+    }
+    """Environment of a `tickhouse` process that logs in here."""
 
     def url(self, database: str, **options: str) -> str:
         """The product's URL of a database here."""

@@ -1,0 +1,1 @@
+../../src/tickhouse/warehouse/snowflake_admin/01_roles.sql

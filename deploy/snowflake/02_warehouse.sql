@@ -1,0 +1,1 @@
+../../src/tickhouse/warehouse/snowflake_admin/02_warehouse.sql

@@ -1,0 +1,1 @@
+../../src/tickhouse/warehouse/snowflake_admin/04_s3_stage.sql
