@@ -1,8 +1,8 @@
 """What a load costs: by pending objects, and by history, on DuckDB and on the stand-in Snowflake.
 
 `python -m benchmarks.load pending` loads 1, 100 and 1,000 pending objects in one cycle and counts
-statements and uploads; `history` gives two warehouses of each kind a ledger of which one is 100 times
-as long, then the same small loads and builds in turn, so that the machine's drift hits both alike.
+statements and uploads; `history` gives two warehouses of each kind a history, one 100 times as
+long, then the same small loads and builds in turn, so that the machine's drift hits both alike.
 The stand-in is fakesnow over HTTP: its seconds say nothing of Snowflake, its counts and ratios do.
 """
 

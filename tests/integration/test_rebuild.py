@@ -16,6 +16,7 @@ from tickhouse.audit.rebuild import WAREHOUSE, RebuildReport, describe_rebuild, 
 from tickhouse.bronze.local import LocalStore
 from tickhouse.errors import ConfigError
 from tickhouse.transform.builder import Builder, duckdb_target
+from tickhouse.warehouse.dialect import Dialect
 from tickhouse.warehouse.duckdb import DuckDBWarehouse
 from tickhouse.warehouse.warehouse import WarehouseReader
 
@@ -152,6 +153,8 @@ def test_a_corrupt_object_stops_a_rebuild_and_is_named(road: Road, tmp_path: Pat
 
 class MovesOn:
     """A warehouse that is built further once it has been asked for its digests."""
+
+    dialect: Dialect = "duckdb"
 
     def __init__(self, warehouse: DuckDBWarehouse) -> None:
         self._warehouse = warehouse

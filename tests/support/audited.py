@@ -21,6 +21,7 @@ from tickhouse.stream.sqlite import SqliteReader
 from tickhouse.transform.published import PublishedGold
 from tickhouse.warehouse.duckdb import DuckDBWarehouse
 from tickhouse.warehouse.loader import Loader
+from tickhouse.warehouse.warehouse import WarehouseReader
 
 FINNHUB = Path(__file__).parents[1] / "data" / "finnhub"
 SIMULATOR = "sim://sp500?symbols=6&shards=2&rate=max&seed=7&frames="
@@ -57,15 +58,23 @@ class Road:
     def database(self) -> Path:
         return self.folder / "warehouse" / "warehouse.duckdb"
 
-    def audit(self, *, gold: bool = False, truth: bool = False, **options: Any) -> AuditReport:
+    def audit(
+        self,
+        *,
+        gold: bool = False,
+        truth: bool = False,
+        warehouse: WarehouseReader | None = None,
+        **options: Any,
+    ) -> AuditReport:
+        """By the road's own warehouse, or another that should hold the same."""
         with (
-            closing(DuckDBWarehouse(self.database)) as warehouse,
+            closing(DuckDBWarehouse(self.database)) as own,
             closing(SqliteReader(self.folder / "log" / "log.db")) as log,
         ):
             return audit(
                 log=log,
                 store=self.store,
-                warehouse=warehouse,
+                warehouse=warehouse or own,
                 gold=PublishedGold(self.folder / "gold") if gold else None,
                 truth_path=self.folder / "truth.json" if truth else None,
                 sleep=lambda _seconds: None,

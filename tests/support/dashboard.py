@@ -15,12 +15,13 @@ import pandas as pd
 
 from tickhouse.dashboard.conditions import Conditions, seeded_conditions
 from tickhouse.dashboard.prints import is_trade, read_trades
+from tickhouse.dashboard.queries import Published
 from tickhouse.dashboard.quotes import read_quote
 from tickhouse.dashboard.server import listen, serve
 from tickhouse.model.frame import encode_frames
 from tickhouse.model.positions import Stream, TopicPartition
 from tickhouse.model.session import Mode, Opened, SessionEvent, encode_event
-from tickhouse.stream.log import Bounds, LogBatch, PositionOf, Subscription
+from tickhouse.stream.log import Bounds, LogBatch, LogReader, PositionOf, Subscription
 from tickhouse.transform.published import NothingPublishedError
 
 TRADES = TopicPartition(Stream.TRADES, 0)
@@ -176,6 +177,7 @@ class MemoryGold:
         self.current: MemoryManifest | None = None
         self.queries = 0
         self.fault: Exception | None = None
+        self.is_remote = False
         self._taken: dict[TopicPartition, int] = {}
         self.connection.execute(_TRADES)
         self.connection.execute(
@@ -191,9 +193,18 @@ class MemoryGold:
             )
         self.connection.execute(f"create view kpi as {_KPI}")
         self.connection.execute(f"create view market_map as {_MAP}")
+        self.connection.execute("create schema gold; create schema silver")
+        of_gold = [*(f"bars_{interval}" for interval in INTERVALS), "kpi", "market_map"]
+        for name in (*of_gold, "gaps_daily"):
+            self.connection.execute(f"create view gold.{name} as from main.{name}")
+        for name in ("gaps", "sessions"):
+            self.connection.execute(f"create view silver.{name} as from main.{name}")
 
     def manifest(self) -> MemoryManifest | None:
         return self.current
+
+    def is_current(self, version: int) -> bool:
+        return self.current is not None and self.current.version == version
 
     def query(self, sql: str, parameters: Sequence[object] = ()) -> list[tuple[Any, ...]]:
         with self.lock:
@@ -415,7 +426,14 @@ class Market:
 
 
 @contextlib.contextmanager
-def serving(log: MemoryLog, gold: MemoryGold, run_folder: Path, *, port: int = 0) -> Iterator[str]:
+def serving(
+    log: LogReader,
+    gold: Published,
+    run_folder: Path,
+    *,
+    port: int = 0,
+    conditions: Conditions | None = None,
+) -> Iterator[str]:
     """The dashboard in a thread of this process; gives its address."""
     stop = threading.Event()
     ready = threading.Event()
@@ -432,7 +450,7 @@ def serving(log: MemoryLog, gold: MemoryGold, run_folder: Path, *, port: int = 0
             serve(
                 reader=log,
                 published=gold,
-                conditions=gold.conditions,
+                conditions=conditions or seeded_conditions(),
                 run_folder=run_folder,
                 listener=listener,
                 stop=stop,

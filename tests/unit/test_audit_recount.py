@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from support.lake_builder import SESSION, frames
-from tickhouse.audit.digest import digest_sql, group_digest_sql
+from tickhouse.audit.digest import Hashing
 from tickhouse.audit.elements import read_elements
 from tickhouse.audit.intervals import Intervals
 from tickhouse.audit.recount import Recount, frame_of, read_line
@@ -237,11 +237,16 @@ def test_refused_numbers_and_the_end_come_from_session_events() -> None:
 # -- digests -----------------------------------------------------------------------------------
 
 
-@given(st.lists(st.tuples(st.sampled_from(["a", "b", None]), st.integers(0, 3)), max_size=8))
+HASHINGS = [Hashing("duckdb"), Hashing("duckdb", is_common=True)]
+
+
+@pytest.mark.parametrize("hashing", HASHINGS, ids=["own", "common"])
+@given(rows=st.lists(st.tuples(st.sampled_from(["a", "b", None]), st.integers(0, 3)), max_size=8))
 @settings(max_examples=25, deadline=None)
 def test_a_digest_depends_on_rows_and_not_on_their_order(
-    rows: list[tuple[str | None, int]],
+    hashing: Hashing, rows: list[tuple[str | None, int]]
 ) -> None:
+    sql = hashing.digest_sql("t", {"s": "VARCHAR", "n": "INTEGER"})
     with duckdb.connect() as connection:
         connection.execute("create table t (s varchar, n integer)")
 
@@ -249,18 +254,21 @@ def test_a_digest_depends_on_rows_and_not_on_their_order(
             connection.execute("delete from t")
             for row in values:
                 connection.execute("insert into t values (?, ?)", row)
-            return connection.execute(digest_sql("t", ["s", "n"])).fetchall()[0]
+            return connection.execute(sql).fetchall()[0]
 
         assert digest(rows) == digest(rows[::-1])
         assert digest(rows) != digest([*rows, ("a", 1), ("a", 1)])
         assert digest([(None, 1)]) != digest([("", 1)])
 
 
-def test_a_digest_can_be_had_for_each_group() -> None:
+@pytest.mark.parametrize("hashing", HASHINGS, ids=["own", "common"])
+def test_a_digest_can_be_had_for_each_group(hashing: Hashing) -> None:
+    columns = {"n": "BIGINT"}
+    of_groups = hashing.group_digest_sql("t", columns, ["s"], "n > 0")
     with duckdb.connect() as connection:
         connection.execute("create table t as select 'a' || i % 2 as s, i as n from range(6) r(i)")
-        groups = connection.execute(group_digest_sql("t", ["n"], ["s"], "n > 0")).fetchall()
-        whole = connection.execute(digest_sql("t", ["n"], "s = 'a1'")).fetchall()
+        groups = connection.execute(of_groups).fetchall()
+        whole = connection.execute(hashing.digest_sql("t", columns, "s = 'a1'")).fetchall()
 
     assert {"a0": 2, "a1": 3} == {row[0]: row[1] for row in groups}
     assert [row[1:] for row in groups if row[0] == "a1"] == whole

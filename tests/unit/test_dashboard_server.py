@@ -24,6 +24,7 @@ from support.dashboard import (
 )
 from tickhouse.dashboard.server import listen, run_server
 from tickhouse.errors import BusyError, ConfigError
+from tickhouse.transform.published import PublishedGold
 
 
 def test_the_page_answers_follows_the_log_and_stops(tmp_path: Path) -> None:
@@ -109,7 +110,7 @@ def test_without_any_gold_or_log_the_page_still_answers(tmp_path: Path) -> None:
 
     run_server(
         log=MemoryLog(),
-        gold_folder=tmp_path / "no" / "gold",
+        published=PublishedGold(tmp_path / "no" / "gold"),
         run_folder=tmp_path / "run",
         host="127.0.0.1",
         port=0,

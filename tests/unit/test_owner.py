@@ -19,6 +19,7 @@ from tickhouse.runtime.owner import (
     pack_value,
     unpack_value,
 )
+from tickhouse.warehouse.dialect import Dialect
 from tickhouse.warehouse.warehouse import Row
 
 ROW = (
@@ -38,6 +39,8 @@ ROW = (
 
 class Reader:
     """Answers with a fixed row, echoes parameters, or fails."""
+
+    dialect: Dialect = "duckdb"
 
     def query(self, sql: str, parameters: Sequence[object] = ()) -> list[Row]:
         if sql == "busy":

@@ -114,8 +114,8 @@ def audit(  # noqa: PLR0913 - all by keyword
 def _frames(warehouse: WarehouseReader, positions: Positions) -> int:
     if not positions.loaded:
         return 0
-    rows = warehouse.query("select coalesce(sum(n), 0) from bronze.load_ledger")
-    return int(rows[0][0])
+    rows = warehouse.query("select cast(coalesce(sum(n), 0) as bigint) from bronze.load_ledger")
+    return rows[0][0]
 
 
 def _audit_published(

@@ -110,10 +110,10 @@ class LedgerCursor:
         after = -1
         while loaded:
             page = warehouse.query(
-                "select file, start_offset, next_offset, n, is_gap, sha256, load_id"
+                "select file, start_offset, next_offset, n, is_gap, sha256, load_id"  # noqa: S608 - a constant
                 " from bronze.load_ledger where stream = ? and topic = ? and topic_id = ?"
                 " and part = ? and start_offset > ? and load_id <= ?"
-                " order by start_offset, load_id limit ?",
+                f" order by start_offset, load_id limit {LEDGER_PAGE}",
                 (
                     str(chain.stream),
                     chain.topic,
@@ -121,7 +121,6 @@ class LedgerCursor:
                     chain.part,
                     after,
                     loaded,
-                    LEDGER_PAGE,
                 ),
             )
             yield from (LedgerRow(*row) for row in page)

@@ -6,10 +6,12 @@ from typing import Final
 
 import msgspec
 
-from tickhouse.audit.digest import Digest, digest_sql, group_digest_sql, row_hash
-from tickhouse.audit.positions import LEVEL, has_table
+from tickhouse.audit.digest import Digest, Hashing, group_text
+from tickhouse.audit.positions import has_table
 from tickhouse.errors import ConfigError
 from tickhouse.model.positions import Stream
+from tickhouse.transform.level import LEVEL
+from tickhouse.warehouse.dialect import column_name
 from tickhouse.warehouse.warehouse import Row, WarehouseReader
 
 PLACES_MAX: Final = 10
@@ -20,6 +22,8 @@ RUN_COLUMNS: Final = frozenset({"load_id", "loaded_at", "built_at", "revision"})
 """What differs from run to run, by design."""
 POSITION_COLUMNS: Final = frozenset({"topic_id", "part", "log_offset", "log_at"})
 """Of a frame that was delivered twice, either delivery may be the one that counts."""
+AS_WRITTEN: Final = frozenset({"payload"})
+"""Between two engines not compared: each writes the same JSON in its own way."""
 
 
 class ComparedTable(msgspec.Struct, frozen=True):
@@ -89,12 +93,12 @@ class Frozen(msgspec.Struct, frozen=True):
 
     Attributes:
         load_id: where all its models stood.
-        columns: of each table, those that are compared.
+        columns: of each table, those that are compared, with their types.
         digests: of each table.
     """
 
     load_id: int
-    columns: dict[str, list[str]]
+    columns: dict[str, dict[str, str]]
     digests: dict[str, Digest]
 
 
@@ -109,13 +113,18 @@ def freeze(
     if not has_table(warehouse, "gold", "completeness"):
         raise ConfigError("nothing to compare with: silver and gold have not been built yet")
     has_repeats = bool(warehouse.query("select 1 from silver.repeated_frames limit 1"))
-    columns = {table.name: _columns(warehouse, table, has_repeats) for table in TABLES}
+    hashing = _hashing(warehouse)
+    types = _column_types(warehouse)
+    columns = {
+        table.name: _compared(types.get(table.name, {}), table, hashing, has_repeats=has_repeats)
+        for table in TABLES
+    }
     parts = " union all ".join(
-        f"select '{table.name}' as name, d.* from ({_digest_at(table, columns)}) as d"  # noqa: S608
+        f"select '{table.name}' as name, d.* from ({_digest_at(table, columns, hashing)}) as d"  # noqa: S608
         for table in TABLES
     )
     for _ in range(attempts):
-        rows = warehouse.query(f"select {LEVEL}, t.* from ({parts}) as t")  # noqa: S608
+        rows = warehouse.query(f"select {LEVEL} as level, t.* from ({parts}) as t")  # noqa: S608
         if rows[0][0] is not None:
             digests = {row[1]: Digest(*row[2:]) for row in rows}
             return Frozen(int(rows[0][0]), columns, digests)
@@ -123,22 +132,102 @@ def freeze(
     raise ConfigError("the models of the warehouse never stood at one load; build it first")
 
 
-def _digest_at(table: ComparedTable, columns: Mapping[str, Sequence[str]]) -> str:
+def _hashing(original: WarehouseReader, side: WarehouseReader | None = None) -> Hashing:
+    """How to hash a side; what is rebuilt is always DuckDB's."""
+    return Hashing((side or original).dialect, is_common=original.dialect != "duckdb")
+
+
+def _digest_at(
+    table: ComparedTable, columns: Mapping[str, Mapping[str, str]], hashing: Hashing
+) -> str:
     """Of rows that are appended, those that all models have seen."""
     where = f"load_id <= {LEVEL}" if table.is_appended else "true"
-    return digest_sql(table.name, columns[table.name], where)
+    return hashing.digest_sql(table.name, columns[table.name], where)
 
 
-def _columns(side: WarehouseReader, table: ComparedTable, has_repeats: bool) -> list[str]:  # noqa: FBT001
+def _column_types(side: WarehouseReader) -> dict[str, dict[str, str]]:
+    """Types of the columns of every table, by name."""
+    rows = side.query(
+        "select lower(table_schema), lower(table_name), lower(column_name), data_type"
+        " from information_schema.columns"
+        " where lower(table_schema) in ('bronze', 'silver', 'gold') order by 1, 2, 3"
+    )
+    found: dict[str, dict[str, str]] = {}
+    for schema, table, column, data_type in rows:
+        found.setdefault(f"{schema}.{table}", {})[column] = data_type
+    return found
+
+
+def _compared(
+    types: Mapping[str, str], table: ComparedTable, hashing: Hashing, *, has_repeats: bool
+) -> dict[str, str]:
     left_out = RUN_COLUMNS
     if table.is_by_frame and has_repeats:
         left_out |= POSITION_COLUMNS
-    rows = side.query(
-        "select column_name from information_schema.columns"
-        " where table_schema = ? and table_name = ? order by column_name",
-        tuple(table.name.split(".")),
-    )
-    return [row[0] for row in rows if row[0] not in left_out]
+    if hashing.is_common:
+        left_out |= AS_WRITTEN
+    return {name: kind for name, kind in types.items() if name not in left_out}
+
+
+class _Side:
+    """One table of one of the two warehouses.
+
+    Args:
+        reader: the warehouse.
+        hashing: how its rows are hashed.
+        table: the table.
+        columns: what is compared, with the types that this side has.
+        where: condition for the rows that are compared.
+    """
+
+    def __init__(
+        self,
+        reader: WarehouseReader,
+        hashing: Hashing,
+        table: ComparedTable,
+        columns: Mapping[str, str],
+        where: str = "true",
+    ) -> None:
+        self._reader = reader
+        self._hashing = hashing
+        self._table = table
+        self._columns = columns
+        self._where = where
+        self._cells = ", ".join(column_name(hashing.dialect, column) for column in columns)
+        self._hash = f"cast({hashing.row_hash(columns)} as varchar)"
+
+    def digest(self) -> Digest:
+        """Of all rows."""
+        sql = self._hashing.digest_sql(self._table.name, self._columns, self._where)
+        return Digest(*self._reader.query(sql)[0])
+
+    def groups(self) -> dict[str, Digest]:
+        """Of each group of rows."""
+        table = self._table
+        sql = self._hashing.group_digest_sql(table.name, self._columns, table.group, self._where)
+        return {row[0]: Digest(*row[1:]) for row in self._reader.query(sql)}
+
+    def rows(self, place: str) -> list[Row]:
+        """The rows of a group, in order."""
+        return self._ask(self._cells, place, more=f" order by {self._cells}")
+
+    def hashes(self, place: str) -> set[str]:
+        """Of each row of a group."""
+        return {row[0] for row in self._ask(self._hash, place, more=" limit 500000")}
+
+    def with_hashes(self, place: str, hashes: Sequence[str]) -> list[Row]:
+        """Those rows of a group."""
+        if not hashes:
+            return []
+        more = f" and {self._hash} in ({', '.join('?' * len(hashes))})"
+        return self._ask(self._cells, place, *hashes, more=more)
+
+    def _ask(self, wanted: str, *parameters: str, more: str) -> list[Row]:
+        sql = (
+            f"select {wanted} from {self._table.name}"  # noqa: S608 - names of ours
+            f" where {self._where} and {group_text(self._table.group)} = ?{more}"
+        )
+        return self._reader.query(sql, parameters)
 
 
 class Comparison:
@@ -154,123 +243,78 @@ class Comparison:
         self._original = original
         self._frozen = frozen
         self._rebuilt = rebuilt
+        self._rebuilt_types = _column_types(rebuilt)
 
     def compare(self, table: ComparedTable) -> TableComparison:
         """Compare one table."""
-        columns, here = self._frozen.columns[table.name], self._frozen.digests[table.name]
+        digest = self._frozen.digests[table.name]
+        here, there = self._sides(table)
         try:
-            there = Digest(*self._rebuilt.query(digest_sql(table.name, columns))[0])
+            rebuilt = there.digest()
         except ConfigError as error:
-            return TableComparison(table.name, False, here.rows, 0, [f"rebuilt: {error}"])
-        if here == there:
-            return TableComparison(table.name, True, here.rows, there.rows, [])
-        where = f"load_id <= {self._frozen.load_id}" if table.is_appended else "true"
+            return TableComparison(table.name, False, digest.rows, 0, [f"rebuilt: {error}"])
+        if digest == rebuilt:
+            return TableComparison(table.name, True, digest.rows, rebuilt.rows, [])
         if not table.is_appended and self._has_moved():
             text = "the rows differ; which, can be told when nothing builds: stop `up` and repeat"
-            return TableComparison(table.name, False, here.rows, there.rows, [text])
-        differences = self._differences(table, columns, where)
-        is_close = table.is_float and here.rows == there.rows and not differences
+            return TableComparison(table.name, False, digest.rows, rebuilt.rows, [text])
+        differences = _differences(table, here, there, list(self._frozen.columns[table.name]))
+        is_close = table.is_float and digest.rows == rebuilt.rows and not differences
         if not is_close and not differences:
             differences = ["the rows differed, and no longer do: was it changed by hand?"]
-        return TableComparison(table.name, is_close, here.rows, there.rows, differences)
+        return TableComparison(table.name, is_close, digest.rows, rebuilt.rows, differences)
+
+    def _sides(self, table: ComparedTable) -> tuple[_Side, _Side]:
+        columns = self._frozen.columns[table.name]
+        where = f"load_id <= {self._frozen.load_id}" if table.is_appended else "true"
+        here = _Side(self._original, _hashing(self._original), table, columns, where)
+        types = self._rebuilt_types.get(table.name, {})
+        known = {name: types.get(name, kind) for name, kind in columns.items()}
+        hashing = _hashing(self._original, self._rebuilt)
+        return here, _Side(self._rebuilt, hashing, table, known)
 
     def _has_moved(self) -> bool:
-        return self._original.query(f"select {LEVEL}")[0][0] != self._frozen.load_id
+        return self._original.query(f"select {LEVEL} as level")[0][0] != self._frozen.load_id
 
-    # -- naming differences ------------------------------------------------------------------
 
-    def _differences(self, table: ComparedTable, columns: Sequence[str], where: str) -> list[str]:
-        """Groups whose rows differ, with sample rows of the first ones."""
-        here = self._groups(self._original, table, columns, where)
-        there = self._groups(self._rebuilt, table, columns, "true")
-        places = sorted(place for place in {*here, *there} if here.get(place) != there.get(place))
-        found: list[str] = []
-        for place in places:
-            if table.is_float and self._is_close(table, columns, place):
-                continue
-            if len(found) >= PLACES_MAX:
-                return [*found, f"… and more, in {len(places)} places altogether"]
-            counts = [side.get(place, Digest(0, "")).rows for side in (here, there)]
-            samples = (
-                self._samples(table, columns, place, where) if len(found) < SAMPLE_ROWS else ""
-            )
-            found.append(f"{place}: {counts[0]} rows, rebuilt {counts[1]}{samples}")
-        return found
+def _differences(
+    table: ComparedTable, here: _Side, there: _Side, columns: Sequence[str]
+) -> list[str]:
+    """Groups whose rows differ, with sample rows of the first ones."""
+    held, rebuilt = here.groups(), there.groups()
+    places = sorted(place for place in {*held, *rebuilt} if held.get(place) != rebuilt.get(place))
+    found: list[str] = []
+    for place in places:
+        if table.is_float and _are_close(here.rows(place), there.rows(place)):
+            continue
+        if len(found) >= PLACES_MAX:
+            return [*found, f"… and more, in {len(places)} places altogether"]
+        counts = [side.get(place, Digest(0, "")).rows for side in (held, rebuilt)]
+        samples = _samples(here, there, place, columns) if len(found) < SAMPLE_ROWS else ""
+        found.append(f"{place}: {counts[0]} rows, rebuilt {counts[1]}{samples}")
+    return found
 
-    @staticmethod
-    def _groups(
-        side: WarehouseReader, table: ComparedTable, columns: Sequence[str], where: str
-    ) -> dict[str, Digest]:
-        rows = side.query(group_digest_sql(table.name, columns, table.group, where))
-        return {row[0]: Digest(*row[1:]) for row in rows}
 
-    def _rows(
-        self, side: WarehouseReader, table: ComparedTable, columns: Sequence[str], place: str
-    ) -> list[Row]:
-        names = ", ".join(f"cast({column} as varchar)" for column in table.group)
-        cells = ", ".join(f'"{column}"' for column in columns)
-        return side.query(
-            f"select {cells} from {table.name}"  # noqa: S608 - names of ours
-            f" where concat_ws(' ', {names}) = ? order by {cells}",
-            (place,),
-        )
+def _samples(here: _Side, there: _Side, place: str, columns: Sequence[str]) -> str:
+    """Rows of one group that only one side has, a few of each."""
+    held, rebuilt = here.hashes(place), there.hashes(place)
+    only = (
+        (here, held - rebuilt, "only here"),
+        (there, rebuilt - held, "only rebuilt"),
+    )
+    text = ""
+    for side, hashes, label in only:
+        for row in side.with_hashes(place, sorted(hashes)[:SAMPLE_ROWS]):
+            text += f"\n    {label}: {dict(zip(columns, row, strict=True))}"
+    return text
 
-    def _is_close(self, table: ComparedTable, columns: Sequence[str], place: str) -> bool:
-        here = self._rows(self._original, table, columns, place)
-        there = self._rows(self._rebuilt, table, columns, place)
-        return len(here) == len(there) and all(
-            _close(a, b)
-            for row, other in zip(here, there, strict=True)
-            for a, b in zip(row, other, strict=True)
-        )
 
-    def _samples(self, table: ComparedTable, columns: Sequence[str], place: str, where: str) -> str:
-        """Rows of one group that only one side has, a few of each."""
-        sides = ((self._original, where, "only here"), (self._rebuilt, "true", "only rebuilt"))
-        hashes = [self._hashes(side, table, columns, place, cond) for side, cond, _ in sides]
-        text = ""
-        for number, (side, cond, label) in enumerate(sides):
-            only = sorted(hashes[number] - hashes[1 - number])[:SAMPLE_ROWS]
-            for row in self._by_hash(side, table, columns, place, cond, only):
-                text += f"\n    {label}: {dict(zip(columns, row, strict=True))}"
-        return text
-
-    @staticmethod
-    def _place(table: ComparedTable) -> str:
-        names = ", ".join(f"cast({column} as varchar)" for column in table.group)
-        return f"concat_ws(' ', {names}) = ?"
-
-    def _hashes(
-        self,
-        side: WarehouseReader,
-        table: ComparedTable,
-        columns: Sequence[str],
-        place: str,
-        where: str,
-    ) -> set[str]:
-        sql = (
-            f"select cast({row_hash(columns)} as varchar) from {table.name}"  # noqa: S608
-            f" where {where} and {self._place(table)} limit 500000"
-        )
-        return {row[0] for row in side.query(sql, (place,))}
-
-    def _by_hash(
-        self,
-        side: WarehouseReader,
-        table: ComparedTable,
-        columns: Sequence[str],
-        place: str,
-        where: str,
-        hashes: Sequence[str],
-    ) -> list[Row]:
-        if not hashes:
-            return []
-        cells = ", ".join(f'"{column}"' for column in columns)
-        sql = (
-            f"select {cells} from {table.name} where {where} and {self._place(table)}"  # noqa: S608
-            f" and cast({row_hash(columns)} as varchar) in ({', '.join('?' * len(hashes))})"
-        )
-        return side.query(sql, (place, *hashes))
+def _are_close(rows: Sequence[Row], others: Sequence[Row]) -> bool:
+    return len(rows) == len(others) and all(
+        _close(a, b)
+        for row, other in zip(rows, others, strict=True)
+        for a, b in zip(row, other, strict=True)
+    )
 
 
 def _close(a: object, b: object) -> bool:

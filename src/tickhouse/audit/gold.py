@@ -1,17 +1,20 @@
 """Layers silver → gold and gold → published: sums, roll-ups, and the files that readers see."""
 
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from typing import Any, Final
 
 import msgspec
 
-from tickhouse.audit.digest import Digest, digest_sql
-from tickhouse.audit.positions import LEVEL, LevelAsker, Patience, Positions, has_table
+from tickhouse.audit.digest import Digest, Hashing
+from tickhouse.audit.positions import LevelAsker, Patience, Positions, has_table
 from tickhouse.audit.report import Layer
 from tickhouse.errors import ConfigError, CorruptError
+from tickhouse.transform.level import LEVEL
 from tickhouse.transform.manifest import GoldManifest
 from tickhouse.transform.partitions import PLAN_OF, Cut
 from tickhouse.transform.published import PublishedGold
+from tickhouse.warehouse.dialect import epoch_ms, epoch_s, exact_product
 from tickhouse.warehouse.warehouse import Row, WarehouseReader
 
 _FINER: Final = (
@@ -24,22 +27,23 @@ _FINER: Final = (
 _PER_SYMBOL: Final = """
 with silver as (
     select symbol, session_date,
-        count(*) filter (where counts_volume) as trade_count,
-        coalesce(sum(trade_size) filter (where counts_volume), 0) as volume,
-        coalesce(sum(cast(price as decimal(19, 8)) * trade_size)
-            filter (where counts_volume), 0) as dollar_volume,
-        max(price) filter (where bar_sets_price) as high,
-        min(price) filter (where bar_sets_price) as low
+        count_if(counts_volume) as trade_count,
+        sum(case when counts_volume then trade_size else 0 end) as volume,
+        sum(case when counts_volume then {product} else 0 end) as dollar_volume,
+        max(case when bar_sets_price then price end) as high,
+        min(case when bar_sets_price then price end) as low
     from silver.trades group by symbol, session_date
 ),
 bars as (
-    select symbol, session_date, sum(trade_count) as trade_count, sum(volume) as volume,
-        sum(dollar_volume) as dollar_volume, max(high) as high, min(low) as low
+    select symbol, session_date, cast(sum(trade_count) as bigint) as trade_count,
+        sum(volume) as volume, sum(dollar_volume) as dollar_volume,
+        max(high) as high, min(low) as low
     from gold.bars_1s group by symbol, session_date
 ),
 days as (
-    select symbol, session_date, sum(trade_count) as trade_count, sum(volume) as volume,
-        sum(dollar_volume) as dollar_volume from gold.bars_1d group by symbol, session_date
+    select symbol, session_date, cast(sum(trade_count) as bigint) as trade_count,
+        sum(volume) as volume, sum(dollar_volume) as dollar_volume
+    from gold.bars_1d group by symbol, session_date
 )
 select {level} as level, coalesce(s.symbol, b.symbol, d.symbol),
     cast(coalesce(s.session_date, b.session_date, d.session_date) as varchar),
@@ -53,39 +57,45 @@ full join days as d on coalesce(s.symbol, b.symbol) = d.symbol
     and coalesce(s.session_date, b.session_date) = d.session_date
 """
 _ROLL_UP: Final = """
-with parts as (
-    select symbol,
-        time_bucket(interval '{seconds} seconds', bar_at, timestamp '2000-01-01') as bar_at,
-        max(high) as high, min(low) as low, sum(volume) as volume, sum(trade_count) as trade_count,
-        sum(dollar_volume) as dollar_volume,
-        arg_min(open, bar_at) filter (where open is not null) as open,
-        arg_max(close, bar_at) filter (where close is not null) as close
-    from gold.{finer} group by all
+with finer as (
+    select symbol, {bar_s} - {bar_s} % {seconds} as bar_s, bar_at, open, high, low, close, volume,
+        trade_count, dollar_volume
+    from gold.{finer}
+),
+parts as (
+    select symbol, bar_s, max(high) as high, min(low) as low, sum(volume) as volume,
+        cast(sum(trade_count) as bigint) as trade_count, sum(dollar_volume) as dollar_volume,
+        min_by(open, case when open is not null then bar_at end) as open,
+        max_by(close, case when close is not null then bar_at end) as close
+    from finer group by symbol, bar_s
+),
+bars as (
+    select symbol, {bar_s} as bar_s, open, high, low, close, volume, trade_count, dollar_volume
+    from gold.{coarser}
 )
-select {level} as level, coalesce(p.symbol, b.symbol),
-    cast(coalesce(p.bar_at, b.bar_at) as varchar), p.trade_count, b.trade_count
-from parts as p full join gold.{coarser} as b on p.symbol = b.symbol and p.bar_at = b.bar_at
-where p.symbol is null or b.symbol is null
-    or (p.open, p.high, p.low, p.close, p.volume, p.trade_count, p.dollar_volume)
-        is distinct from (b.open, b.high, b.low, b.close, b.volume, b.trade_count, b.dollar_volume)
+select {level} as level, coalesce(p.symbol, b.symbol), coalesce(p.bar_s, b.bar_s),
+    p.trade_count, b.trade_count
+from parts as p full join bars as b on p.symbol = b.symbol and p.bar_s = b.bar_s
+where p.symbol is null or b.symbol is null or {differs}
 union all select {level}, null, null, null, null
 """
 _KPI: Final = """
 select {level} as level, k.symbol, cast(k.session_date as varchar), k.trade_count, d.trade_count
-from gold.kpi as k full join gold.bars_1d as d
+from gold.kpi as k left join gold.bars_1d as d
     on k.symbol = d.symbol and k.session_date = d.session_date
-where k.symbol is not null and (k.trade_count, k.volume, k.dollar_volume)
-    is distinct from (coalesce(d.trade_count, 0), d.volume, d.dollar_volume)
+where k.trade_count is distinct from coalesce(d.trade_count, 0)
+    or k.volume is distinct from d.volume or k.dollar_volume is distinct from d.dollar_volume
 union all select {level}, null, null, null, null
 """
+_FIGURES: Final = ("open", "high", "low", "close", "volume", "trade_count", "dollar_volume")
 _COMPLETENESS: Final = """
 select {level} as level,
-    (select coalesce(sum(trades), 0) from gold.completeness),
+    (select cast(coalesce(sum(trades), 0) as bigint) from gold.completeness),
     (select count(*) from silver.trades),
-    (select coalesce(sum(rejects), 0) from gold.completeness),
+    (select cast(coalesce(sum(rejects), 0) as bigint) from gold.completeness),
     (select count(*) from silver.rejected_trades where session_id is not null)
         + (select count(*) from silver.rejected_quotes where session_id is not null),
-    (select coalesce(sum(quotes), 0) from gold.completeness),
+    (select cast(coalesce(sum(quotes), 0) as bigint) from gold.completeness),
     (select count(*) from silver.quotes)
 """
 
@@ -101,10 +111,20 @@ def audit_gold(
     if not positions.built:
         return
     ask = LevelAsker(warehouse, layer, patience)
-    _audit_symbols(ask, layer)
+    product = exact_product(warehouse.dialect, "price", "trade_size")
+    _audit_symbols(ask.level_rows(_PER_SYMBOL, "gold.bars_1s", product=product), layer)
+    differs = " or ".join(f"p.{name} is distinct from b.{name}" for name in _FIGURES)
     for coarser, finer, seconds in _FINER:
-        sql = _ROLL_UP.replace("{seconds}", str(seconds)).replace("{finer}", finer)
-        rows = ask.level_rows(sql.replace("{coarser}", coarser), f"gold.{coarser}")
+        found = ask.level_rows(
+            _ROLL_UP,
+            f"gold.{coarser}",
+            coarser=coarser,
+            finer=finer,
+            seconds=str(seconds),
+            bar_s=epoch_s("bar_at"),
+            differs=differs,
+        )
+        rows = [(*row[:2], _moment(row[2]), *row[3:]) for row in found]
         _name_bars(rows, f"gold.{coarser}", f"is not what gold.{finer} adds up to", layer)
     _name_bars(ask.level_rows(_KPI, "gold.kpi"), "gold.kpi", "is not its bar of the day", layer)
     for _, *pairs in ask.level_rows(_COMPLETENESS, "gold.completeness"):
@@ -114,9 +134,13 @@ def audit_gold(
             layer.find("differs", "gold.completeness", text.format(*told, *found))
 
 
-def _audit_symbols(ask: LevelAsker, layer: Layer) -> None:
+def _moment(seconds: int | None) -> str:
+    return "" if seconds is None else f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d %H:%M:%S}"
+
+
+def _audit_symbols(rows: Sequence[Row], layer: Layer) -> None:
     totals = [0, 0, 0]
-    for row in ask.level_rows(_PER_SYMBOL, "gold.bars_1s"):
+    for row in rows:
         _, symbol, date, *pairs, is_same_range = row
         counts, volumes, dollars = pairs[:3], pairs[3:6], pairs[6:]
         layer.checked += counts[0]
@@ -142,6 +166,9 @@ def _name_bars(rows: Sequence[Row], table: str, what: str, layer: Layer) -> None
 
 
 # -- published ---------------------------------------------------------------------------------
+
+
+_PUBLISHED: Final = Hashing("duckdb")
 
 
 class _Waiting(msgspec.Struct, frozen=True):
@@ -195,7 +222,7 @@ def _waiting(warehouse: WarehouseReader, positions: Positions, now_ms: int) -> _
     if published >= positions.built:
         return _Waiting(0, None)
     count, oldest_ms = warehouse.query(
-        "select count(*), epoch_ms(min(log_at)) from bronze.trades"
+        f"select count(*), {epoch_ms('min(log_at)')} from bronze.trades"  # noqa: S608 - ours
         " where load_id > ? and load_id <= ?",
         (published, positions.built),
     )[0]
@@ -215,7 +242,7 @@ def _audit_table(
         manifest = gold.manifest()
         if manifest is None or table not in manifest.tables:
             return
-        columns = [name for name, _ in manifest.tables[table].columns]
+        columns = dict(manifest.tables[table].columns)
         try:
             there = _published_digest(gold, manifest, table, columns)
         except (CorruptError, ConfigError) as error:
@@ -236,17 +263,17 @@ def _audit_table(
 
 
 def _published_digest(
-    gold: PublishedGold, manifest: GoldManifest, table: str, columns: list[str]
+    gold: PublishedGold, manifest: GoldManifest, table: str, columns: dict[str, str]
 ) -> Digest | None:
     """None where the version changed meanwhile."""
-    found = gold.query(digest_sql(table, columns), seconds_max=300)
+    found = gold.query(_PUBLISHED.digest_sql(table, columns), seconds_max=300)
     return Digest(*found[0]) if found.version == manifest.version else None
 
 
 def _warehouse_digest(
-    warehouse: WarehouseReader, table: str, columns: list[str], upto: int | None
+    warehouse: WarehouseReader, table: str, columns: dict[str, str], upto: int | None
 ) -> tuple[Any, Digest]:
     where = "true" if upto is None else f"load_id <= {upto}"
-    digest = digest_sql(table, columns, where)
-    row = warehouse.query(f"select {LEVEL}, d.* from ({digest}) as d")[0]  # noqa: S608
+    digest = _PUBLISHED.digest_sql(table, columns, where)
+    row = warehouse.query(f"select {LEVEL} as level, d.* from ({digest}) as d")[0]  # noqa: S608
     return row[0], Digest(*row[1:])

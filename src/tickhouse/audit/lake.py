@@ -25,7 +25,8 @@ from tickhouse.warehouse.warehouse import WarehouseReader
 
 NAMED_MAX: Final = 5
 _ROWS: Final = """
-select source, session_id, session_seq, payload, poison is not null, symbol
+select source, session_id, session_seq, cast(to_json(payload) as varchar),
+    poison is not null, symbol
 from bronze.{stream} where file = ? order by log_offset
 """
 
@@ -296,7 +297,7 @@ class LakeAudit:
 
 _COUNTS: Final = """
 with ledger as (
-    select file, sum(n) as n, min(start_offset) as first, max(next_offset) as next,
+    select file, cast(sum(n) as bigint) as n, min(start_offset) as first, max(next_offset) as next,
         min(topic_id) as topic_id, min(part) as part
     from bronze.load_ledger where stream = '{stream}' and load_id <= {loaded} group by file
 ),

@@ -11,40 +11,13 @@ from tickhouse.bronze.store import Store
 from tickhouse.errors import CorruptError
 from tickhouse.model.positions import ChainId, Stream, TopicPartition
 from tickhouse.stream.log import Bounds, LogReader
+from tickhouse.transform.level import LEVEL, MODEL_NAMES, MODELS
 from tickhouse.transform.manifest import GoldManifest
 from tickhouse.transform.published import PublishedGold
 from tickhouse.warehouse.warehouse import Row, WarehouseReader
 
 ATTEMPTS: Final = 60
 PAUSE_S: Final = 0.5
-MODELS: Final = (
-    "trades",
-    "rejected_trades",
-    "quotes",
-    "rejected_quotes",
-    "sessions",
-    "coverage",
-    "gaps",
-    "instruments",
-    "bars_1s",
-    "bars_1m",
-    "bars_5m",
-    "bars_1h",
-    "bars_1d",
-    "volatility_1m",
-    "latency",
-    "completeness",
-    "gaps_daily",
-    "kpi",
-    "market_map",
-)
-"""Models that readers see; between two builds they all stand at one load."""
-_NAMES: Final = ", ".join(f"'{model}'" for model in MODELS)
-LEVEL: Final = (
-    "(select case when min(load_id) = max(load_id) and count(*) = "  # noqa: S608 - names of ours
-    f"{len(MODELS)} then min(load_id) end from meta.positions where model in ({_NAMES}))"
-)
-"""Expression: the load at which all models stand, null within a build."""
 
 
 class Sources(msgspec.Struct, frozen=True):
@@ -134,7 +107,7 @@ def built_load(warehouse: WarehouseReader) -> int:
     if not has_table(warehouse, "meta", "positions") or not has_table(warehouse, "gold", "bars_1d"):
         return 0
     rows = warehouse.query(
-        f"select count(*), min(load_id) from meta.positions where model in ({_NAMES})"  # noqa: S608
+        f"select count(*), min(load_id) from meta.positions where model in ({MODEL_NAMES})"  # noqa: S608
     )
     count, load_id = rows[0]
     return load_id if count == len(MODELS) else 0
@@ -186,9 +159,15 @@ class LevelAsker:
         self._layer = layer
         self._patience = patience
 
-    def level_rows(self, sql: str, where: str) -> list[Row]:
-        """Rows of a statement whose first column is the level; none is null in what comes back."""
-        sql = sql.replace("{level}", LEVEL)
+    def level_rows(self, sql: str, where: str, **parts: str) -> list[Row]:
+        """Rows of a statement whose first column is the level; none is null in what comes back.
+
+        Args:
+            sql: names `{level}`, and `parts`.
+            where: what is compared, for a finding.
+            parts: expressions of ours by name.
+        """
+        sql = sql.format(level=LEVEL, **parts)
         while True:
             rows = self._warehouse.query(sql)
             if all(row[0] is not None for row in rows):

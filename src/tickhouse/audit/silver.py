@@ -8,17 +8,25 @@ from tickhouse.audit.quotes import QuoteSums
 from tickhouse.audit.recount import CARRIED, Recount, SessionTrack, Sums
 from tickhouse.audit.report import Layer
 from tickhouse.model.positions import Stream
+from tickhouse.warehouse.dialect import (
+    Dialect,
+    epoch_ms,
+    epoch_s,
+    exact_product,
+    json_length,
+    json_text,
+)
 from tickhouse.warehouse.warehouse import Row, WarehouseReader
 
 _TRADES: Final = """
-select symbol, count(*), sum(trade_size), sum(cast(price as decimal(19, 8)) * trade_size)
+select symbol, count(*), sum(trade_size), sum({product})
 from silver.trades where load_id <= {built} group by symbol
 """
 _REJECTS: Final = """
 select reason, count(*) from silver.rejected_trades where load_id <= {built} group by reason
 """
 _TWICE: Final = """
-select session_id, sum(n - 1), min(session_seq), max(session_seq) from (
+select session_id, cast(sum(n - 1) as bigint), min(session_seq), max(session_seq) from (
     select session_id, session_seq, trade_index, count(*) as n
     from silver.trades where load_id <= {built}
     group by session_id, session_seq, trade_index having count(*) > 1
@@ -31,13 +39,13 @@ inner join silver.rejected_trades as r on t.session_id = r.session_id
 where t.load_id <= {built} and r.load_id <= {built} group by t.session_id
 """
 _QUOTES: Final = """
-select symbol, count(*), sum(cast(epoch(quoted_at) as bigint)), sum(cast(price as decimal(38, 8))
+select symbol, count(*), cast(sum({seconds}) as bigint), sum(cast(price as decimal(38, 8))
     + 2 * coalesce(change, 0) + 3 * coalesce(change_percent, 0) + 5 * coalesce(day_open, 0)
     + 7 * coalesce(day_high, 0) + 11 * coalesce(day_low, 0) + 13 * coalesce(previous_close, 0))
 from silver.quotes where load_id <= {built} group by symbol
 """
 _QUOTES_TWICE: Final = """
-select session_id, sum(n - 1), min(session_seq), max(session_seq) from (
+select session_id, cast(sum(n - 1) as bigint), min(session_seq), max(session_seq) from (
     select session_id, session_seq, count(*) as n from (
         select session_id, session_seq from silver.quotes where load_id <= {built}
         union all
@@ -63,26 +71,18 @@ accepted as (
         and r.part = f.part and r.log_offset = f.log_offset
     where r.log_offset is null
 )
-select coalesce(sum(case
+select cast(coalesce(sum(case
     when payload is null or kind is null then 1
-    when kind = 'finnhub.ws' and json_extract_string(payload, '$.type') = 'trade'
-        and json_type(payload, '$.data') = 'ARRAY' then json_array_length(payload, '$.data')
-    when kind = 'finnhub.ws' then case when json_extract_string(payload, '$.type')
+    when kind = 'finnhub.ws' and {type} = 'trade' and {data_n} is not null then {data_n}
+    when kind = 'finnhub.ws' then case when {type}
         in ('ping', 'pong', 'error', 'subscribe', 'unsubscribe') then 0 else 1 end
-    when kind = 'binance.ws' and json_extract_string(payload, '$.stream') is null
-        then case when coalesce(json_extract_string(payload, '$.id'),
-            json_extract_string(payload, '$.lastUpdateId')) is null then 1 else 0 end
-    when kind = 'binance.ws' and json_extract_string(payload, '$.stream') like '%@%'
-        and json_extract_string(payload, '$.stream') not like '%@trade' then 0
-    when kind = 'binance.trades' and json_type(payload) = 'ARRAY' then json_array_length(payload)
-    when kind = 'finnhub.tick' and json_type(payload, '$.t') = 'ARRAY'
-        and json_type(payload, '$.p') = 'ARRAY' and json_type(payload, '$.v') = 'ARRAY'
-        and json_array_length(payload, '$.p') = json_array_length(payload, '$.t')
-        and json_array_length(payload, '$.v') = json_array_length(payload, '$.t')
-        and (coalesce(json_type(payload, '$.c'), 'NULL') <> 'ARRAY'
-            or json_array_length(payload, '$.c') = json_array_length(payload, '$.t'))
-        then json_array_length(payload, '$.t')
-    else 1 end), 0)
+    when kind = 'binance.ws' and {stream} is null
+        then case when coalesce({id}, {lastUpdateId}) is null then 1 else 0 end
+    when kind = 'binance.ws' and {stream} like '%@%' and {stream} not like '%@trade' then 0
+    when kind = 'binance.trades' and {n} is not null then {n}
+    when kind = 'finnhub.tick' and {p_n} = {t_n} and {v_n} = {t_n}
+        and coalesce({c_n}, {t_n}) = {t_n} then {t_n}
+    else 1 end), 0) as bigint)
 from accepted
 """
 
@@ -101,7 +101,8 @@ def audit_silver(
         return
     built = positions.built
     audit_quotes(warehouse, built, recount, layer)
-    trades = warehouse.query(_TRADES.format(built=built))
+    product = exact_product(warehouse.dialect, "price", "trade_size")
+    trades = warehouse.query(_TRADES.format(built=built, product=product))
     rejects = warehouse.query(_REJECTS.format(built=built))
     _audit_twice(warehouse, built, layer)
     found_trades = sum(row[1] for row in trades)
@@ -114,13 +115,22 @@ def audit_silver(
         "dollars": str(sum(row[3] for row in trades)),
     }
     if recount is None:
-        elements = warehouse.query(_ELEMENTS.format(built=built))[0][0]
+        elements = warehouse.query(_elements_sql(warehouse.dialect, built))[0][0]
         found = found_trades + found_rejects
-        layer.compare("silver.trades and silver.rejected_trades", "elements", int(elements), found)
+        layer.compare("silver.trades and silver.rejected_trades", "elements", elements, found)
         return
     _compare_trades(recount, trades, layer)
     _compare_rejects("trades", recount.rejects, rejects, layer)
     _compare_repeated(warehouse, recount, built, layer)
+
+
+def _elements_sql(dialect: Dialect, built: int) -> str:
+    """Counts the elements of all frames by their payloads."""
+    texts = ("type", "stream", "id", "lastUpdateId")
+    fields = {name: json_text(dialect, "payload", name) for name in texts}
+    lengths = {f"{name}_n": json_length(dialect, "payload", name) for name in ("data", *"tpvc")}
+    whole = json_length(dialect, "payload")
+    return _ELEMENTS.format(built=built, n=whole, **fields, **lengths)
 
 
 def _add_unbuilt(
@@ -130,7 +140,7 @@ def _add_unbuilt(
         return
     for stream in Stream:
         count, oldest_ms = warehouse.query(
-            f"select count(*), epoch_ms(min(log_at)) from bronze.{stream}"  # noqa: S608
+            f"select count(*), {epoch_ms('min(log_at)')} from bronze.{stream}"  # noqa: S608
             " where load_id > ? and load_id <= ?",
             (positions.built, positions.loaded),
         )[0]
@@ -173,7 +183,7 @@ def audit_quotes(
     warehouse: WarehouseReader, built: int, recount: Recount | None, layer: Layer
 ) -> None:
     """Every frame of quotes is in quotes or in rejects, once."""
-    quotes = warehouse.query(_QUOTES.format(built=built))
+    quotes = warehouse.query(_QUOTES.format(built=built, seconds=epoch_s("quoted_at")))
     rejects = warehouse.query(_REJECTS.format(built=built).replace("_trades", "_quotes"))
     for session, count, first, last in warehouse.query(_QUOTES_TWICE.format(built=built)):
         text = f"{count} frames more than once, in messages {first}..{last} of session {session}"

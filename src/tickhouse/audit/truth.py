@@ -15,35 +15,44 @@ from tickhouse.audit.positions import LevelAsker, Patience, Positions
 from tickhouse.audit.recount import Recount
 from tickhouse.audit.report import Layer
 from tickhouse.source.truth import SymbolTruth, Truth, TruthLedger, recompute
+from tickhouse.warehouse.dialect import exact_product
 from tickhouse.warehouse.warehouse import Row, WarehouseReader
 
+# Sessions are bound as one text: there may be more of them than a statement takes parameters.
+_AMONG: Final = """
+in (
+    select known.session_id from (select distinct session_id from silver.{table}) as known
+    where contains(?, known.session_id)
+)
+"""
 _SILVER: Final = """
-select symbol, count(*), sum(trade_size), sum(cast(price as decimal(19, 8)) * trade_size)
+select symbol, count(*), sum(trade_size), sum({product})
 from silver.trades
-where load_id <= {built} and session_id in (select unnest(cast(? as varchar[])))
+where load_id <= {built} and session_id {among_trades}
 group by symbol
 """
 _OTHERS: Final = """
 select count(*) from silver.trades
-where load_id <= {built} and session_id not in (select unnest(cast(? as varchar[])))
+where load_id <= {built} and session_id not {among_trades}
 """
 _REJECTS: Final = """
 select reason, count(*) from silver.rejected_trades
-where load_id <= {built} and session_id in (select unnest(cast(? as varchar[])))
+where load_id <= {built} and session_id {among_rejected}
 group by reason
 """
 # Gold, plus what silver has that by the tape's rules counts in no bar, less what came since.
 _GOLD: Final = """
 with gold as (
-    select symbol, sum(trade_count) as trades, sum(volume) as shares,
+    select symbol, cast(sum(trade_count) as bigint) as trades, sum(volume) as shares,
         sum(dollar_volume) as dollars
     from gold.bars_1d group by symbol
 ),
 silver as (
-    select symbol, sum(sign) as trades, sum(sign * trade_size) as shares,
-        sum(sign * cast(price as decimal(19, 8)) * trade_size) as dollars
+    select symbol, cast(sum(sign) as bigint) as trades, sum(sign * trade_size) as shares,
+        sum(sign * product) as dollars
     from (
-        select symbol, price, trade_size, case when counts_volume then -1 else 1 end as sign
+        select symbol, trade_size, {product} as product,
+            case when counts_volume then -1 else 1 end as sign
         from silver.trades where counts_volume = (load_id > {built})
     ) as signed
     group by symbol
@@ -97,18 +106,24 @@ def audit_truth(
     if not positions.built:
         return
     everything: dict[str, Totals] = {}
+    product = exact_product(warehouse.dialect, "price", "trade_size")
+    parts = {
+        "built": str(positions.built),
+        "product": product,
+        "among_trades": _AMONG.format(table="trades"),
+        "among_rejected": _AMONG.format(table="rejected_trades"),
+    }
     for feed, found in recorded.items():
         truth = recompute(feed, found.cursors)
-        rows = warehouse.query(_SILVER.format(built=positions.built), (found.sessions,))
+        rows = warehouse.query(_SILVER.format(**parts), (",".join(found.sessions),))
         _compare_symbols(feed, truth, rows, layer)
-        rejected = warehouse.query(_REJECTS.format(built=positions.built), (found.sessions,))
+        rejected = warehouse.query(_REJECTS.format(**parts), (",".join(found.sessions),))
         _compare_rejects(feed, truth, rejected, layer)
         for symbol, sums in truth.symbols.items():
             everything[symbol] = _added(everything.get(symbol, NOTHING), _totals(sums))
-    sessions = [session for found in recorded.values() for session in found.sessions]
-    if not warehouse.query(_OTHERS.format(built=positions.built), (sessions,))[0][0]:
-        sql = _GOLD.replace("{built}", str(positions.built))
-        rows = LevelAsker(warehouse, layer, patience).level_rows(sql, "gold.bars_1d")
+    sessions = ",".join(session for found in recorded.values() for session in found.sessions)
+    if not warehouse.query(_OTHERS.format(**parts), (sessions,))[0][0]:
+        rows = LevelAsker(warehouse, layer, patience).level_rows(_GOLD, "gold.bars_1d", **parts)
         _compare_gold(everything, rows, layer)
     layer.sums["trades"] = str(sum(totals[0] for totals in everything.values()))
     layer.sums["dollars"] = str(sum(totals[2] for totals in everything.values()))

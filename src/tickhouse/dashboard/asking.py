@@ -35,6 +35,7 @@ class GoldAsker:
     Attributes:
         fault: why the last question was not answered; None while all is well.
         has_gold: whether anything was published yet, as far as is known.
+        is_remote: whether asking costs: not done while nobody looks.
     """
 
     def __init__(
@@ -47,6 +48,7 @@ class GoldAsker:
         self._next_at = monotonic()
         self.fault: str | None = None
         self.has_gold = True
+        self.is_remote = gold.is_remote
 
     def poll(
         self,

@@ -10,6 +10,7 @@ from tickhouse.model.calendar import is_always_open
 from tickhouse.model.positions import Stream
 from tickhouse.model.session import Gap
 from tickhouse.model.units import NANOS_PER_MILLI
+from tickhouse.warehouse.dialect import epoch_ms
 
 GAPS_MAX: Final = 5_000
 """Gaps kept of the log's end; gold has all."""
@@ -19,20 +20,22 @@ NOTHING_MISSING: Final = frozenset({"cursor", "ids"})
 """Values of `filled_by` that say that the feed went on exactly where it had been."""
 STREAMS: Final = frozenset({Stream.TRADES, Stream.QUOTES})
 
-_PUBLISHED: Final = """
+_PUBLISHED: Final = f"""
 select
-    gaps.name, gaps.kind, gaps.stream, epoch_ms(gaps.time_from), epoch_ms(gaps.time_to),
+    gaps.name, gaps.kind, gaps.stream, {epoch_ms("gaps.time_from")}, {epoch_ms("gaps.time_to")},
     gaps.symbols, gaps.cause, gaps.filled_by, gaps.id_from, gaps.id_to,
     coalesce(sessions.feed, '')
-from gaps left join sessions on gaps.session_id = sessions.session_id
+from silver.gaps as gaps left join silver.sessions as sessions
+    on gaps.session_id = sessions.session_id
 where gaps.time_to >= ? and gaps.time_from < ?
     and gaps.stream in ('trades', 'quotes')
     and gaps.cause is distinct from 'another feed'
     and coalesce(gaps.filled_by, '') not in ('cursor', 'ids')
-    and (? = '' or gaps.symbols = '' or list_contains(string_split(gaps.symbols, ','), ?))
+    and (? = '' or gaps.symbols = ''
+        or contains(concat(',', gaps.symbols, ','), concat(',', ?, ',')))
 order by gaps.time_from desc
-limit ?
-"""
+limit {{limit}}
+"""  # noqa: S608 - names of ours
 
 
 class Tables(Protocol):
@@ -167,7 +170,8 @@ def published_gaps(
     tables: Tables, symbol: str, from_ms: int, to_ms: int, limit: int
 ) -> list[KnownGap]:
     """Gaps in published gold that overlap a range, the newest `limit`, newest first."""
-    rows = tables.query(_PUBLISHED, [_utc(from_ms), _utc(to_ms), symbol, symbol, limit])
+    sql = _PUBLISHED.format(limit=int(limit))
+    rows = tables.query(sql, [_utc(from_ms), _utc(to_ms), symbol, symbol])
     found = [
         KnownGap(
             name=name,

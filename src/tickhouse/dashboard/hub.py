@@ -244,6 +244,8 @@ class Hub:
 
     def _take_gold(self) -> None:
         """Take over what a newer version of gold holds; the live view goes on without it."""
+        if self._rests and self._gold.is_remote and self.version is not None:
+            return
         answer = self._gold.poll(self.version, self._questions, is_asking=self._candles.is_asking())
         if not self._gold.has_gold:
             self._candles.go_without_gold()

@@ -1,4 +1,7 @@
-"""Questions to published gold: values are bound, table names come from a fixed list."""
+"""Questions to gold: values are bound, table names come from a fixed list.
+
+One text for both: published gold (DuckDB over Parquet), and Snowflake where that is the warehouse.
+"""
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
@@ -11,6 +14,7 @@ from tickhouse.dashboard.gaps import RECENT_MS, KnownGap, published_gaps
 from tickhouse.dashboard.live_bars import Bar, GoldBars
 from tickhouse.dashboard.universe import MarketRow
 from tickhouse.model.positions import Stream
+from tickhouse.warehouse.dialect import epoch_ms, epoch_s
 
 BAR_S: Final = {"1s": 1, "1m": 60, "5m": 300, "1h": 3600, "1d": 86_400}
 LIMIT_MAX: Final = 5_000
@@ -19,31 +23,38 @@ FINAL_AFTER_S: Final = 30
 LOOK_BACK_S_MAX: Final = {"1s": 7 * 86_400, "1m": 120 * 86_400, "5m": 400 * 86_400}
 LOOK_BACK_S: Final = 20 * 366 * 86_400
 
-_COLUMNS: Final = (
-    "open::double, high::double, low::double, close::double, volume::double, trade_count::bigint"
+_COLUMNS: Final = ", ".join(
+    [
+        *(f"cast({name} as double)" for name in ("open", "high", "low", "close", "volume")),
+        "cast(trade_count as bigint)",
+    ]
 )
-_MARKET: Final = """
+_START_S: Final = epoch_s("bar_at")
+_MARKET: Final = f"""
 with missing as (
-    select session_date, symbol, sum(missing_s) as missing_s, bool_and(is_complete) as is_complete
-    from gaps_daily
-    where stream = 'trades' and session_date >= (select max(session_date) - 7 from kpi)
+    select session_date, symbol, sum(missing_s) as missing_s,
+        min(case when is_complete then 1 else 0 end) as is_complete
+    from gold.gaps_daily
+    where stream = 'trades' and session_date >= (select max(session_date) - 7 from gold.kpi)
     group by session_date, symbol
 )
 select
-    kpi.symbol, coalesce(kpi.name, ''), coalesce(map.sector, ''), coalesce(map.industry, ''),
-    map.market_cap::double, kpi.session_date::varchar, kpi.last_price::double,
-    coalesce(epoch_ms(kpi.last_at), 0), kpi.previous_close::double, kpi.day_open::double,
-    kpi.trade_count::bigint, kpi.volume::double, kpi.dollar_volume::double,
+    kpi.symbol, coalesce(kpi.name, ''), coalesce(places.sector, ''), coalesce(places.industry, ''),
+    cast(places.market_cap as double), cast(kpi.session_date as varchar),
+    cast(kpi.last_price as double), coalesce({epoch_ms("kpi.last_at")}, 0),
+    cast(kpi.previous_close as double), cast(kpi.day_open as double),
+    cast(kpi.trade_count as bigint), cast(kpi.volume as double),
+    cast(kpi.dollar_volume as double),
     coalesce(kpi.source, ''), coalesce(kpi.price_source, ''), coalesce(kpi.disagreements, ''),
-    coalesce(greatest(own.missing_s, every.missing_s), 0)::double,
-    coalesce(own.is_complete, true) and coalesce(every.is_complete, true)
-from kpi
-left join market_map as map on map.symbol = kpi.symbol
+    cast(greatest(coalesce(own.missing_s, 0), coalesce(shared.missing_s, 0)) as double),
+    coalesce(own.is_complete, 1) = 1 and coalesce(shared.is_complete, 1) = 1
+from gold.kpi as kpi
+left join gold.market_map as places on places.symbol = kpi.symbol
 left join missing as own
     on own.symbol = kpi.symbol and own.session_date = kpi.session_date
-left join missing as every on every.symbol = '' and every.session_date = kpi.session_date
-"""
-_GAP_MARK: Final = "select count(*), coalesce(max(load_id), 0) from gaps"
+left join missing as shared on shared.symbol = '' and shared.session_date = kpi.session_date
+"""  # noqa: S608 - names of ours
+_GAP_MARK: Final = "select count(*), coalesce(max(load_id), 0) from silver.gaps"
 
 
 class Manifest(Protocol):
@@ -71,10 +82,19 @@ class Manifest(Protocol):
 
 
 class Published(Protocol):
-    """What is needed of published gold."""
+    """What is needed of published gold, or of a warehouse that readers ask themselves."""
+
+    @property
+    def is_remote(self) -> bool:
+        """Whether asking costs: not done while nobody looks."""
+        ...
 
     def manifest(self) -> Manifest | None:
-        """The current version, None before the first."""
+        """The current version, None before the first. Does not wait."""
+        ...
+
+    def is_current(self, version: int) -> bool:
+        """Whether all of gold is still of this version, looked at anew."""
         ...
 
     def query(self, sql: str, parameters: Sequence[object] = ()) -> list[tuple[Any, ...]]:
@@ -145,6 +165,11 @@ class GoldQueries:
         self._published = published
         self._last_ms: dict[str, int] = {}
 
+    @property
+    def is_remote(self) -> bool:
+        """Whether asking costs: not done while nobody looks."""
+        return self._published.is_remote
+
     def version(self) -> GoldVersion | None:
         """The current version; None before the first build was published."""
         manifest = self._published.manifest()
@@ -171,7 +196,7 @@ class GoldQueries:
             for symbol, found in self.bars_since(interval, from_s).items():
                 bars.setdefault(symbol, {})[interval] = GoldBars(from_s[symbol], found)
         answer = GoldAnswer(version, market, bars, (count, load_id), gaps)
-        return answer if self.version() == version else None
+        return answer if self._published.is_current(version.version) else None
 
     def newest_start_s(self, symbol: str, interval: str, count: int) -> int:
         """Start of the bar that lies `count` bars before the symbol's last trade, UNIX seconds."""
@@ -184,7 +209,7 @@ class GoldQueries:
             return {}
         marks = ", ".join("?" * len(since_s))
         rows = self._published.query(
-            f"select symbol, epoch(bar_at)::bigint, {_COLUMNS} from bars_{_known(interval)}"  # noqa: S608 - fixed names
+            f"select symbol, {_START_S}, {_COLUMNS} from gold.bars_{_known(interval)}"  # noqa: S608 - fixed names
             f" where symbol in ({marks}) and bar_at >= ? order by bar_at",
             [*since_s, _naive_utc(min(since_s.values()))],
         )
@@ -248,9 +273,10 @@ class GoldQueries:
         self, symbol: str, interval: str, from_s: int, to_s: int, limit: int
     ) -> list[tuple[Any, ...]]:
         rows = self._published.query(
-            f"select epoch(bar_at)::bigint, {_COLUMNS} from bars_{_known(interval)}"  # noqa: S608 - fixed names
-            " where symbol = ? and bar_at >= ? and bar_at < ? order by bar_at desc limit ?",
-            [symbol, _naive_utc(from_s), _naive_utc(to_s), limit],
+            f"select {_START_S}, {_COLUMNS} from gold.bars_{_known(interval)}"  # noqa: S608 - fixed names
+            " where symbol = ? and bar_at >= ? and bar_at < ?"
+            f" order by bar_at desc limit {int(limit)}",
+            [symbol, _naive_utc(from_s), _naive_utc(to_s)],
         )
         return rows[::-1]
 

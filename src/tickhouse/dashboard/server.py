@@ -22,7 +22,6 @@ from tickhouse.dashboard.queries import GoldQueries, Published
 from tickhouse.errors import BusyError, ConfigError
 from tickhouse.stream.log import LogReader
 from tickhouse.telemetry import StageStatus
-from tickhouse.transform.published import PublishedGold
 
 LOCAL_HOSTS: Final = frozenset({"127.0.0.1", "::1", "localhost"})
 STOP_POLL_S: Final = 0.1
@@ -59,7 +58,7 @@ class _Server(uvicorn.Server):
 def run_server(  # noqa: PLR0913 - all by keyword
     *,
     log: LogReader,
-    gold_folder: Path,
+    published: Published,
     run_folder: Path,
     host: str,
     port: int,
@@ -71,7 +70,7 @@ def run_server(  # noqa: PLR0913 - all by keyword
 
     Args:
         log: the log whose live end is shown.
-        gold_folder: folder of published gold; may be empty or missing yet.
+        published: gold, as readers see it; may be empty or missing yet.
         run_folder: status files of the stages; `serve.json` is written there.
         host: an address of this machine's loopback.
         port: 0 chooses a free one.
@@ -84,7 +83,7 @@ def run_server(  # noqa: PLR0913 - all by keyword
     """
     serve(
         reader=log,
-        published=PublishedGold(gold_folder),
+        published=published,
         conditions=seeded_conditions(),
         run_folder=run_folder,
         listener=listen(host, port),

@@ -12,8 +12,9 @@ import msgspec
 
 from tickhouse.errors import TickhouseError
 from tickhouse.runtime import backends
-from tickhouse.runtime.backend_checks import probe_lake, probe_log, probe_spool
+from tickhouse.runtime.backend_checks import probe_lake, probe_log, probe_snowflake, probe_spool
 from tickhouse.runtime.feed_checks import Check, check_feed
+from tickhouse.runtime.gold import open_gold
 from tickhouse.runtime.level import Levels, PartitionLevel, Status, read_statuses
 from tickhouse.runtime.owner import connect_owner
 from tickhouse.runtime.result import EXIT_OK, EXIT_PROBLEM, VerbResult
@@ -30,8 +31,10 @@ def status(settings: Settings, _arguments: argparse.Namespace) -> VerbResult:
     statuses = read_statuses(settings.run_folder)
     with contextlib.closing(Levels(settings)) as looked:
         levels = looked.partitions()
+        gold_fault = looked.gold_fault
     stages = [_stage(status) for status in statuses.values() if status.stage != "audit"]
     problems = [problem for stage in stages for problem in _problems(stage)]
+    problems += [f"gold cannot be looked at: {gold_fault}"] if gold_fault else []
     content: dict[str, Any] = {
         "ok": not problems,
         "problems": problems,
@@ -103,10 +106,15 @@ def _cell(value: object) -> str:
 
 
 def query(settings: Settings, arguments: argparse.Namespace) -> VerbResult:
-    """A SELECT over published gold."""
-    result = PublishedGold(settings.gold_folder).query(arguments.sql, rows_max=arguments.rows)
-    content = {"ok": True, "columns": result.columns, "rows": [list(row) for row in result.rows]}
-    return VerbResult(EXIT_OK, content, table(result.columns, result.rows))
+    """A SELECT over gold and silver, as readers see them."""
+    if settings.is_warehouse_snowflake:
+        with contextlib.closing(backends.open_snowflake(settings)) as warehouse:
+            columns, rows = warehouse.answer(arguments.sql, rows_max=arguments.rows)
+    else:
+        found = PublishedGold(settings.gold_folder).query(arguments.sql, rows_max=arguments.rows)
+        columns, rows = found.columns, found.rows
+    content = {"ok": True, "columns": columns, "rows": [list(row) for row in rows]}
+    return VerbResult(EXIT_OK, content, table(columns, rows))
 
 
 def doctor(settings: Settings, _arguments: argparse.Namespace) -> VerbResult:
@@ -116,8 +124,8 @@ def doctor(settings: Settings, _arguments: argparse.Namespace) -> VerbResult:
         "log": probe_log,
         **({"spool": probe_spool} if settings.is_log_kafka else {}),
         "lake": probe_lake,
-        "warehouse": _probe_warehouse,
-        "published gold": _probe_gold,
+        "warehouse": probe_snowflake if settings.is_warehouse_snowflake else _probe_warehouse,
+        "gold" if settings.is_warehouse_snowflake else "published gold": _probe_gold,
         "disk": _probe_disk,
     }
     checks = [_check(name, probe, settings) for name, probe in probes.items()]
@@ -150,9 +158,10 @@ def _probe_warehouse(settings: Settings) -> str:
 
 
 def _probe_gold(settings: Settings) -> str:
-    manifest = PublishedGold(settings.gold_folder).manifest()
+    with open_gold(settings) as gold:
+        manifest = gold.manifest()
     if manifest is None:
-        return "nothing published yet"
+        return "nothing built yet" if settings.is_warehouse_snowflake else "nothing published yet"
     return f"version {manifest.version}, load {manifest.load_id}"
 
 

@@ -1,15 +1,35 @@
-"""What `doctor` asks the log, the spool and the lake."""
+"""What `doctor` asks the log, the spool, the lake and Snowflake."""
 
+import contextlib
 import shutil
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from tickhouse.errors import ConfigError
+from tickhouse.errors import ConfigError, RefusedError
 from tickhouse.model.positions import Stream
 from tickhouse.model.units import MILLIS_PER_HOUR
 from tickhouse.runtime import backends
 from tickhouse.settings import Settings
 
+if TYPE_CHECKING:
+    from tickhouse.warehouse.snowflake import SnowflakeWarehouse
+
 SPOOL_BYTES_MIN: Final = 1 << 30
+PROBES: Final = {
+    "read": ("select count(*) from bronze.load_ledger", "select count(*) from meta.positions"),
+    "load": (
+        "update bronze.load_lock set load_id = load_id where 1 = 0",
+        "insert into bronze.load_ledger select * from bronze.load_ledger where 1 = 0",
+        "insert into bronze.trades select * from bronze.trades where 1 = 0",
+    ),
+    "build": (
+        "create or replace transient table silver.tickhouse_probe (n integer)",
+        "drop table silver.tickhouse_probe",
+        "create or replace transient table gold.tickhouse_probe (n integer)",
+        "drop table gold.tickhouse_probe",
+        "update meta.positions set load_id = load_id where 1 = 0",
+    ),
+}
+"""What a role must be able to do for each purpose; none of it changes a row."""
 
 
 def probe_log(settings: Settings) -> str:
@@ -53,3 +73,34 @@ def probe_lake(settings: Settings) -> str:
     """Write the same key twice: the second write must be refused."""
     verdict = backends.probe_conditional_put(settings)
     return f"{settings.lake_url}: {verdict}"
+
+
+def probe_snowflake(settings: Settings) -> str:
+    """Log in; what this role may do and what it lacks.
+
+    Raises:
+        ConfigError: it may not log in, or may not even read.
+    """
+    with contextlib.closing(backends.open_snowflake(settings)) as warehouse:
+        role = warehouse.query("select current_role()")[0][0]
+        url = warehouse.options.url
+        lacks = {purpose: _lacking(warehouse, PROBES[purpose]) for purpose in PROBES}
+    if "read" in (refused := {purpose: why for purpose, why in lacks.items() if why}):
+        raise ConfigError(f"role {role}: {refused['read']}")
+    may = ", ".join(purpose for purpose in lacks if purpose not in refused)
+    found = [f"{url}: role {role} may {may}"]
+    found += [f"it may not {purpose}: {why}" for purpose, why in refused.items()]
+    return "; ".join(found)
+
+
+def _lacking(warehouse: "SnowflakeWarehouse", statements: tuple[str, ...]) -> str:
+    """Why the first of the statements that is refused is; "" if none."""
+    from snowflake.connector.errors import Error
+
+    with contextlib.closing(warehouse.cursor()) as cursor:
+        for statement in statements:
+            try:
+                cursor.execute(statement)
+            except (ConfigError, RefusedError, Error) as error:
+                return f"{statement}: {error}"
+    return ""

@@ -179,6 +179,11 @@ def open_warehouse(settings: Settings) -> "DuckDBWarehouse | SnowflakeWarehouse"
     """
     if not settings.is_warehouse_snowflake:
         return new_warehouse(warehouse_path(settings))
+    return open_snowflake(settings)
+
+
+def open_snowflake(settings: Settings) -> "SnowflakeWarehouse":
+    """The database that `warehouse` names; logs in when it is first asked."""
     with needs("snowflake"):
         from tickhouse.warehouse.snowflake import SnowflakeWarehouse
     return SnowflakeWarehouse(snowflake_options(settings))

@@ -1,7 +1,8 @@
 """Where each stage is, read from the outputs themselves; and whether all are level."""
 
+import contextlib
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -9,9 +10,13 @@ from tickhouse.bronze.restored import choose_end, holds_records
 from tickhouse.errors import CorruptLogError, TickhouseError
 from tickhouse.model.positions import ChainId, TopicPartition
 from tickhouse.runtime import backends
+from tickhouse.runtime.gold import open_gold
 from tickhouse.settings import Settings
 from tickhouse.stream.newest import relayed_end
-from tickhouse.transform.published import PublishedGold
+
+if TYPE_CHECKING:
+    from tickhouse.transform.published import PublishedGold
+    from tickhouse.transform.warehouse_gold import WarehouseGold
 
 
 class Status(msgspec.Struct, frozen=True):
@@ -49,7 +54,7 @@ class PartitionLevel(msgspec.Struct, frozen=True):
         spool_end: end of this machine's spool; None where the log is its own spool.
         relayed: spool offset up to which the log has everything; None as above.
         log_end: end of the log.
-        landed, published: log offsets up to which lake and published gold hold everything.
+        landed, published: log offsets up to which lake and gold (as readers see it) hold all.
         waiting: whether the log holds records that are not published. Offsets alone do not tell:
             markers of transactions take some, and are not landed by themselves.
     """
@@ -78,21 +83,38 @@ class Levels:
 
     Args:
         settings: where the outputs are.
+
+    Attributes:
+        gold_fault: why gold could not be looked at the last time; None where it could.
     """
 
     def __init__(self, settings: Settings) -> None:
-        self._gold = PublishedGold(settings.gold_folder)
+        self._settings = settings
+        self._opened = contextlib.ExitStack()
+        self._gold: PublishedGold | WarehouseGold | None = None
+        self.gold_fault: str | None = None
         self._log = backends.open_log_reader(settings)
         self._spool = backends.open_spool_reader(settings) if settings.is_log_kafka else None
         self._store = backends.open_store(settings)
 
     def partitions(self) -> list[PartitionLevel]:
         """Positions downstream first, so that nothing seems to run ahead of its source."""
-        published = _published_positions(self._gold)
+        published = self._published_positions()
         places = {*self._log.partitions()}
         if self._spool is not None:
             places |= {*self._spool.partitions()}
         return [self._level(place, published) for place in sorted(places)]
+
+    def _published_positions(self) -> dict[ChainId, int]:
+        self.gold_fault = None
+        try:
+            if self._gold is None:
+                self._gold = self._opened.enter_context(open_gold(self._settings))
+            manifest = self._gold.manifest()
+        except TickhouseError as error:
+            self.gold_fault = str(error)
+            return {}
+        return {} if manifest is None else manifest.chain_positions()
 
     def _level(self, place: TopicPartition, published: dict[ChainId, int]) -> PartitionLevel:
         chain, last = choose_end(self._log, self._store, place, self._log.topic_id(place))
@@ -126,14 +148,7 @@ class Levels:
 
     def close(self) -> None:
         """Release files and connections."""
+        self._opened.close()
         self._log.close()
         if self._spool is not None:
             self._spool.close()
-
-
-def _published_positions(gold: PublishedGold) -> dict[ChainId, int]:
-    try:
-        manifest = gold.manifest()
-    except TickhouseError:
-        return {}
-    return {} if manifest is None else manifest.chain_positions()

@@ -23,6 +23,7 @@ import msgspec
 
 from tickhouse.errors import BusyError, ConfigError, TickhouseError, TransientError
 from tickhouse.telemetry import get_logger, write_json_atomically
+from tickhouse.warehouse.dialect import Dialect
 from tickhouse.warehouse.warehouse import Row, WarehouseReader
 
 HOST: Final = "127.0.0.1"
@@ -164,6 +165,8 @@ class OwnerServer:
 
 class OwnerClient:
     """The warehouse as seen from another process than its owner; a `WarehouseReader`."""
+
+    dialect: Dialect = "duckdb"
 
     def __init__(self, address: Address) -> None:
         self._connection = Client((HOST, address.port), authkey=bytes.fromhex(address.key))

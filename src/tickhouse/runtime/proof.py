@@ -29,13 +29,14 @@ def audit(settings: Settings, arguments: argparse.Namespace) -> VerbResult:
     log = backends.open_log_reader(settings)
     spool = backends.open_spool_reader(settings) if settings.is_log_kafka else None
     try:
+        is_published = not settings.is_warehouse_snowflake
         with warehouse_reader(settings) as warehouse, progress_line() as progress:
             report = audit_road(
                 log=log,
                 store=backends.open_store(settings),
                 warehouse=warehouse,
                 spool=spool,
-                gold=PublishedGold(settings.gold_folder),
+                gold=PublishedGold(settings.gold_folder) if is_published else None,
                 truth_path=arguments.truth,
                 deep=arguments.deep,
                 lag_s_max=settings.lag_s_max if _is_running(settings) else None,
@@ -73,7 +74,11 @@ def _is_running(settings: Settings) -> bool:
 
 @contextlib.contextmanager
 def warehouse_reader(settings: Settings) -> Generator[WarehouseReader]:
-    """The warehouse's running owner, or the file itself where nobody has it."""
+    """Snowflake; else the file's running owner, or the file itself where nobody has it."""
+    if settings.is_warehouse_snowflake:
+        with contextlib.closing(backends.open_snowflake(settings)) as warehouse:
+            yield warehouse
+        return
     owner = connect_owner(settings.run_folder)
     if owner is not None:
         with contextlib.closing(owner):

@@ -1,17 +1,34 @@
 """The verb `serve`."""
 
 import argparse
+import contextlib
 import os
+from collections.abc import Generator
 
+from tickhouse.dashboard.polled_gold import PolledGold
+from tickhouse.dashboard.queries import Published
 from tickhouse.dashboard.server import run_server
 from tickhouse.runtime import backends
+from tickhouse.runtime.gold import open_gold
 from tickhouse.runtime.owner import HOST
 from tickhouse.runtime.result import EXIT_OK, VerbResult
 from tickhouse.runtime.stopping import stop_event
 from tickhouse.settings import Settings
 from tickhouse.telemetry import get_logger, write_json_atomically
+from tickhouse.transform.published import PublishedGold
 
 _log = get_logger("serve")
+
+
+@contextlib.contextmanager
+def _gold_for_the_page(settings: Settings) -> Generator[Published]:
+    """Files are looked at whenever somebody asks; Snowflake by one thread, for all viewers."""
+    with open_gold(settings) as gold:
+        if isinstance(gold, PublishedGold):
+            yield gold
+            return
+        with contextlib.closing(PolledGold(gold)) as polled:
+            yield polled
 
 
 def serve(settings: Settings, arguments: argparse.Namespace) -> VerbResult:
@@ -27,10 +44,10 @@ def serve(settings: Settings, arguments: argparse.Namespace) -> VerbResult:
             stop.set()
 
     try:
-        with stop_event(arguments) as stop:
+        with _gold_for_the_page(settings) as gold, stop_event(arguments) as stop:
             run_server(
                 log=log,
-                gold_folder=settings.gold_folder,
+                published=gold,
                 run_folder=settings.run_folder,
                 host=HOST,
                 port=settings.port,

@@ -1,13 +1,18 @@
-"""The verbs `load`, `build` and `refine`, in the one process that owns the warehouse file."""
+"""The verbs `load`, `build` and `refine`: of a file in the one process that owns it.
+
+Of Snowflake in any: the lock row and the positions keep two of them apart, and nobody need ask.
+"""
 
 import argparse
-from typing import TYPE_CHECKING
+import queue
+from concurrent.futures import Future
+from typing import TYPE_CHECKING, Any
 
 from msgspec.structs import asdict
 
 from tickhouse.errors import BusyError
 from tickhouse.runtime import backends
-from tickhouse.runtime.owner import OwnerClient, OwnerServer, connect_owner
+from tickhouse.runtime.owner import Cycle, OwnerClient, OwnerServer, connect_owner
 from tickhouse.runtime.refining import Refinery
 from tickhouse.runtime.result import EXIT_OK, VerbResult
 from tickhouse.runtime.stopping import stop_event
@@ -39,14 +44,16 @@ def refine(settings: Settings, arguments: argparse.Namespace) -> VerbResult:
 def _refine(
     settings: Settings, arguments: argparse.Namespace, *, load: bool, build: bool
 ) -> VerbResult:
-    owner = connect_owner(settings.run_folder)
+    is_remote = settings.is_warehouse_snowflake
+    owner = None if is_remote else connect_owner(settings.run_folder)
     if owner is not None:
         return _ask_owner(owner, arguments, load=load, build=build)
     for stage in ("load", "build"):
         StageStatus(settings.run_folder, stage).report("starting")
     warehouse = backends.open_warehouse(settings)
     refinery = make_refinery(settings, warehouse, build=build)
-    server = OwnerServer(settings.run_folder, warehouse)
+    nobody = queue.SimpleQueue[tuple[Cycle, Future[dict[str, Any]]]]()
+    server = None if is_remote else OwnerServer(settings.run_folder, warehouse)
     try:
         if arguments.once:
             facts = asdict(refinery.cycle(load=load, build=build))
@@ -55,13 +62,14 @@ def _refine(
                 refinery.run(
                     stop,
                     interval_s=settings.build_interval_s,
-                    requests=server.cycles,
+                    requests=nobody if server is None else server.cycles,
                     load=load,
                     build=build,
                 )
             facts = refinery.totals
     finally:
-        server.close()
+        if server is not None:
+            server.close()
         refinery.close()
         warehouse.close()
     return VerbResult(EXIT_OK, {"ok": True, **facts}, f"loaded {facts['rows']} rows")

@@ -86,6 +86,8 @@ class PublishedGold:
         folder: where it is published; may be missing yet.
     """
 
+    is_remote = False
+
     def __init__(self, folder: Path) -> None:
         self._folder = folder.absolute()
         self._lock = threading.Lock()
@@ -103,6 +105,11 @@ class PublishedGold:
             raise CorruptError(
                 f"{self._folder / MANIFEST}: {error}. The next publish writes everything anew."
             ) from error
+
+    def is_current(self, version: int) -> bool:
+        """Whether this version is still the one that questions are answered from."""
+        found = self.manifest()
+        return found is not None and found.version == version
 
     def tables(self) -> list[str]:
         """Full names of what is published."""

@@ -29,6 +29,7 @@ from tickhouse.errors import (
 )
 from tickhouse.model.positions import ChainId, Stream
 from tickhouse.telemetry import failpoint, get_logger
+from tickhouse.warehouse.dialect import Dialect
 from tickhouse.warehouse.duckdb_rows import (
     CANNOT_READ,
     CAREFUL,
@@ -87,6 +88,8 @@ class DuckDBWarehouse:
         BusyError: another process holds the file.
         ConfigError: the file is damaged or not a warehouse.
     """
+
+    dialect: Dialect = "duckdb"
 
     def __init__(
         self,

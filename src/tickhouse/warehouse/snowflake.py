@@ -20,6 +20,7 @@ from snowflake.connector import errors
 from tickhouse.errors import ConfigError, CorruptObjectError, RefusedError, TransientError
 from tickhouse.model.positions import ChainId, Stream
 from tickhouse.telemetry import failpoint, get_logger
+from tickhouse.warehouse.dialect import Dialect
 from tickhouse.warehouse.snowflake_copy import (
     INTERNAL_STAGE,
     LinesOf,
@@ -47,6 +48,7 @@ from tickhouse.warehouse.warehouse import (
 )
 
 QUERY_ROWS_MAX: Final = 1_000_000
+ANSWER_S_MAX: Final = 30.0
 STALE_AFTER_S: Final = 6 * 3600
 """Staged files this old are of a load that was killed."""
 _POLL_S: Final = 0.05
@@ -56,7 +58,9 @@ _TABLES: Final = frozenset(
 _DATA_ERRORS: Final = range(100_000, 101_000)
 """What COPY raises at a line that is not JSON, or whose numbers are not numbers."""
 _QUOTED: Final = re.compile(r"'(?:[^']|'')*'|\"[^\"]*\"|\$\$.*?\$\$|--[^\n]*|/\*.*?\*/", re.DOTALL)
-_SELECT: Final = re.compile(r"[\s(]*(?:select|with)\b", re.IGNORECASE)
+_SELECT: Final = re.compile(
+    r"[\s(]*(?:select\b|with\b(?!\s+\S+\s+as\s+procedure\b))", re.IGNORECASE
+)
 
 _log = get_logger("load")
 
@@ -79,6 +83,8 @@ class SnowflakeWarehouse:
         clock_ms: wall clock, UNIX milliseconds; data only.
         monotonic, sleep: for waiting.
     """
+
+    dialect: Dialect = "snowflake"
 
     def __init__(
         self,
@@ -142,24 +148,40 @@ class SnowflakeWarehouse:
             ConfigError: not one SELECT, wrong, more than `QUERY_ROWS_MAX` rows, or too slow.
             TransientError: Snowflake cannot be reached.
         """
-        _check_select(sql)
-
-        def ask(session: Session) -> list[Row]:
-            try:
-                return session.fetch(
-                    sql, parameters, timeout_s=self._query_s_max, rows_max=QUERY_ROWS_MAX + 1
-                )
-            except FAILURES as error:
-                raise self._query_failed(error, sql) from error
-
-        rows = self._sessions.retried(ask)
+        _, rows = self._ask(sql, parameters, QUERY_ROWS_MAX, self._query_s_max)
         if len(rows) > QUERY_ROWS_MAX:
             raise ConfigError(f"a query has over {QUERY_ROWS_MAX} rows; add a limit: {sql[:200]}")
         return rows
 
-    def _query_failed(self, error: Exception, sql: str) -> Exception:
+    def answer(
+        self, sql: str, *, rows_max: int, seconds_max: float = ANSWER_S_MAX
+    ) -> tuple[list[str], list[Row]]:
+        """Columns and the first rows of one SELECT that a person asks.
+
+        Raises:
+            ConfigError: not one SELECT, wrong, or too slow.
+            TransientError: Snowflake cannot be reached.
+        """
+        columns, rows = self._ask(sql, (), rows_max, seconds_max)
+        return columns, rows[:rows_max]
+
+    def _ask(
+        self, sql: str, parameters: Sequence[object], rows_max: int, seconds_max: float
+    ) -> tuple[list[str], list[Row]]:
+        """Columns and at most one row more than `rows_max`."""
+        _check_select(sql)
+
+        def ask(session: Session) -> tuple[list[str], list[Row]]:
+            try:
+                return session.table(sql, parameters, timeout_s=seconds_max, rows_max=rows_max + 1)
+            except FAILURES as error:
+                raise self._query_failed(error, sql, seconds_max) from error
+
+        return self._sessions.retried(ask)
+
+    def _query_failed(self, error: Exception, sql: str, seconds_max: float) -> Exception:
         if isinstance(error, errors.ProgrammingError) and error.errno == 604:  # noqa: PLR2004
-            return ConfigError(f"a query took over {self._query_s_max} s: {sql[:200]}")
+            return ConfigError(f"a query took over {seconds_max} s: {sql[:200]}")
         ours = translated(error, self.options)
         return ours or ConfigError(f"the query is refused: {error}")
 

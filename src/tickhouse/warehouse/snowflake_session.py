@@ -119,11 +119,23 @@ class Session:
         rows_max: int | None = None,
     ) -> list[Row]:
         """As `run`, with the connector's own errors, and at most `rows_max` rows."""
+        return self.table(sql, parameters, timeout_s=timeout_s, rows_max=rows_max)[1]
+
+    def table(
+        self,
+        sql: str,
+        parameters: Sequence[object] = (),
+        *,
+        timeout_s: float | None = None,
+        rows_max: int | None = None,
+    ) -> tuple[list[str], list[Row]]:
+        """As `fetch`, with the names of the columns; lower case where nobody quoted them."""
         with self.connection.cursor() as cursor:
             seconds = None if timeout_s is None else max(int(timeout_s), 1)
             cursor.execute(sql, tuple(parameters), timeout=seconds)
             rows: Any = cursor.fetchall() if rows_max is None else cursor.fetchmany(rows_max)
-        return rows
+            names = [str(column[0]) for column in cursor.description or ()]
+        return [name.lower() if name.isupper() else name for name in names], rows
 
     def put(self, name: str, body: bytes, stage: str) -> None:
         """Upload a file into a stage's folder; safe in several threads at once.

@@ -8,6 +8,7 @@ import msgspec
 from tickhouse.bronze.object import Manifest
 from tickhouse.errors import CorruptObjectError
 from tickhouse.model.positions import ChainId
+from tickhouse.warehouse.dialect import Dialect
 
 Row = tuple[Any, ...]
 
@@ -129,6 +130,11 @@ class Quarantined(msgspec.Struct, frozen=True):
 
 class WarehouseReader(Protocol):
     """What audit, status and the dashboard need: questions, no changes."""
+
+    @property
+    def dialect(self) -> Dialect:
+        """Which SQL it speaks, where `tickhouse.warehouse.dialect` has twins."""
+        ...
 
     def query(self, sql: str, parameters: Sequence[object] = ()) -> list[Row]:
         """Rows of a read-only query; `?` binds the parameters.

@@ -8,6 +8,7 @@ from tests.fault.simulation.chance import Chance, Crash
 from tickhouse.bronze.object import unpack
 from tickhouse.errors import TransientError
 from tickhouse.model.positions import ChainId
+from tickhouse.warehouse.dialect import Dialect
 from tickhouse.warehouse.warehouse import BronzeObject, LoadResult, Quarantined, Row, extending
 
 Identity = tuple[int, str | None, int | None]
@@ -36,6 +37,8 @@ class SimulatedWarehouse:
         rows: lines as loaded, by chain.
         ledger: ranges as loaded, by chain.
     """
+
+    dialect: Dialect = "duckdb"
 
     def __init__(self, chance: Chance) -> None:
         self.rows: dict[ChainId, list[bytes]] = {}

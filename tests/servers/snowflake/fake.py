@@ -8,6 +8,7 @@ pinned exactly. Added here:
 - Transactions: UPDATE, DELETE and MERGE lock their table until the transaction ends and others
   wait (LOCK_TIMEOUT); DDL commits what is open; TRANSACTION_ABORT_ON_ERROR; what a client that is
   gone left open is rolled back.
+- SUM of numbers is exact; MD5_NUMBER_LOWER64.
 - A request that is sent again (same requestId) is answered again, not run again.
 - Faults by order (`/control/faults`), keys of users (`/control/users`).
 
@@ -44,6 +45,7 @@ import uvicorn
 from fakesnow import arrow
 from fakesnow.transforms import SUCCESS_NOP, stage
 from sqlglot import exp
+from sqlglot.dialects import DuckDB
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -616,11 +618,20 @@ def routes() -> Iterator[Route]:
     yield from (route for route in base.routes if route.path not in taken)
 
 
+def md5_number_lower64(generator: DuckDB.Generator, expression: exp.Expr) -> str:
+    """The lower half of a text's MD5 as a number; fakesnow names a function that is not there."""
+    text = generator.sql(expression, "this")
+    return f"CAST('0x' || SUBSTR(MD5({text}), 17) AS UBIGINT)"
+
+
 def main() -> None:
     """Serve on the port of 127.0.0.1 that the command line names."""
     copying._inserts, copying._source_glob, copying._source_urls = inserts, source_glob, source_urls
     copying.copy_into = cursors.copy_into = copy_into
     copying.ReadJSON.read_expression = read_expression
+    DuckDB.Generator.TRANSFORMS[exp.MD5NumberLower64] = md5_number_lower64
+    # fakesnow adds up doubles, Snowflake exact numbers.
+    cursors.transforms.numeric_agg_implicit_cast = lambda expression: expression
     arrow.timestamp_to_sf_struct = timestamp_struct
     cursors.FakeSnowflakeCursor._execute = execute
     cursors.FakeSnowflakeCursor.execute = command
