@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Final
+from typing import Final, Literal
 
 import msgspec
 
@@ -31,6 +31,7 @@ class ComparedTable(msgspec.Struct, frozen=True):
         is_appended: rows keep their load_id, so that an older state can be asked for.
         is_by_frame: its rows hold the position of the delivery that counts.
         is_float: its numbers are compared to `FLOAT_TOLERANCE`.
+        sampled_by: what tells the rows that follow from some partitions alone; empty: nothing does.
     """
 
     name: str
@@ -38,28 +39,45 @@ class ComparedTable(msgspec.Struct, frozen=True):
     is_appended: bool = False
     is_by_frame: bool = False
     is_float: bool = False
+    sampled_by: Literal["", "part", "session_id", "symbol"] = ""
 
 
 TABLES: Final = (
-    *(ComparedTable(f"bronze.{stream}", ("file",), is_appended=True) for stream in Stream),
-    ComparedTable("bronze.load_ledger", ("stream", "topic_id", "part"), is_appended=True),
-    ComparedTable("silver.trades", ("symbol", "session_date"), is_appended=True, is_by_frame=True),
-    ComparedTable("silver.rejected_trades", ("reason",), is_appended=True, is_by_frame=True),
-    ComparedTable("silver.repeated_frames", ("session_id",), is_appended=True, is_by_frame=True),
-    ComparedTable("silver.quotes", ("symbol", "session_date"), is_by_frame=True),
-    ComparedTable("silver.rejected_quotes", ("reason",), is_appended=True, is_by_frame=True),
-    ComparedTable("silver.sessions", ("session_id",)),
-    ComparedTable("silver.coverage", ("session_id",), is_appended=True),
+    *(
+        ComparedTable(f"bronze.{stream}", ("file",), is_appended=True, sampled_by="part")
+        for stream in Stream
+    ),
+    ComparedTable(
+        "bronze.load_ledger", ("stream", "topic_id", "part"), is_appended=True, sampled_by="part"
+    ),
+    *(
+        ComparedTable(
+            f"silver.{name}", group, is_appended=True, is_by_frame=True, sampled_by="session_id"
+        )
+        for name, group in (
+            ("trades", ("symbol", "session_date")),
+            ("rejected_trades", ("reason",)),
+            ("repeated_frames", ("session_id",)),
+            ("rejected_quotes", ("reason",)),
+        )
+    ),
+    ComparedTable(
+        "silver.quotes", ("symbol", "session_date"), is_by_frame=True, sampled_by="session_id"
+    ),
+    ComparedTable("silver.sessions", ("session_id",), sampled_by="session_id"),
+    ComparedTable("silver.coverage", ("session_id",), is_appended=True, sampled_by="session_id"),
     ComparedTable("silver.gaps", ("session_id",)),
     ComparedTable("silver.instruments", ("symbol",)),
     ComparedTable("silver.instrument_list", ("symbol",)),
     ComparedTable("silver.calendar", ("session_date",)),
     ComparedTable("silver.trade_conditions", ("code",)),
     *(
-        ComparedTable(f"gold.bars_{length}", ("symbol", "session_date"))
+        ComparedTable(f"gold.bars_{length}", ("symbol", "session_date"), sampled_by="symbol")
         for length in ("1s", "1m", "5m", "1h", "1d")
     ),
-    ComparedTable("gold.volatility_1m", ("symbol", "session_date"), is_float=True),
+    ComparedTable(
+        "gold.volatility_1m", ("symbol", "session_date"), is_float=True, sampled_by="symbol"
+    ),
     ComparedTable("gold.kpi", ("symbol",)),
     ComparedTable("gold.market_map", ("symbol",)),
     ComparedTable("gold.completeness", ("session_id",)),
@@ -84,6 +102,18 @@ class TableComparison(msgspec.Struct, frozen=True):
     differences: list[str]
 
 
+class Sample(msgspec.Struct, frozen=True):
+    """A part of the lake, by partitions.
+
+    Attributes:
+        parts: their numbers.
+        elsewhere: symbols that are traded on other partitions, too: their bars are not compared.
+    """
+
+    parts: tuple[int, ...]
+    elsewhere: tuple[str, ...]
+
+
 class Frozen(msgspec.Struct, frozen=True):
     """What a warehouse held at one moment between two builds.
 
@@ -91,17 +121,75 @@ class Frozen(msgspec.Struct, frozen=True):
         load_id: where all its models stood.
         columns: of each table, those that are compared.
         digests: of each table.
+        sample: what alone is compared; None: everything.
     """
 
     load_id: int
     columns: dict[str, list[str]]
     digests: dict[str, Digest]
+    sample: Sample | None = None
+
+    @property
+    def tables(self) -> list[ComparedTable]:
+        """Those that are compared."""
+        return _tables(self.sample)
+
+
+def _tables(sample: Sample | None) -> list[ComparedTable]:
+    """All tables; of a sample, those that hold rows which follow from it alone."""
+    return [table for table in TABLES if sample is None or table.sampled_by]
+
+
+def choose_sample(warehouse: WarehouseReader, parts: Sequence[int]) -> Sample:
+    """A sample of these partitions, with what is traded on others, too."""
+    rows = warehouse.query(
+        "select distinct symbol from silver.trades"  # noqa: S608 - numbers
+        f" where session_id not in ({_sessions(parts)}) order by symbol"
+    )
+    return Sample(tuple(parts), tuple(row[0] for row in rows))
+
+
+def sample_condition(table: ComparedTable, sample: Sample | None) -> str:
+    """Which of a table's rows are compared, on both sides.
+
+    A session is on one partition. Records that name no session are compared in bronze only.
+    """
+    if sample is None:
+        return "true"
+    # Silver takes no symbol that holds a quote.
+    elsewhere = ", ".join(f"'{symbol}'" for symbol in sample.elsewhere) or "''"
+    return {
+        "part": _of(sample.parts),
+        "session_id": f"session_id in ({_sessions(sample.parts)})",
+        "symbol": f"symbol not in ({elsewhere})",
+    }[table.sampled_by]
+
+
+def _of(parts: Sequence[int]) -> str:
+    return f"part in ({', '.join(map(str, parts))})"
+
+
+def _sessions(parts: Sequence[int]) -> str:
+    return " union ".join(
+        f"select session_id from bronze.{stream} where session_id is not null and {_of(parts)}"  # noqa: S608
+        for stream in Stream
+    )
 
 
 def freeze(
-    warehouse: WarehouseReader, *, sleep: Callable[[float], None], attempts: int = 120
+    warehouse: WarehouseReader,
+    *,
+    sleep: Callable[[float], None],
+    attempts: int = 120,
+    sample: Sample | None = None,
 ) -> Frozen:
     """Take the digest of every table in one statement: it may be built further meanwhile.
+
+    Args:
+        warehouse: what is compared later.
+        sleep: used while it is in the middle of a build.
+        attempts: how often to look for a moment between two builds.
+        sample: what alone is compared; None: everything.
 
     Raises:
         ConfigError: it was never built, or is always in the middle of a build.
@@ -109,24 +197,33 @@ def freeze(
     if not has_table(warehouse, "gold", "completeness"):
         raise ConfigError("nothing to compare with: silver and gold have not been built yet")
     has_repeats = bool(warehouse.query("select 1 from silver.repeated_frames limit 1"))
-    columns = {table.name: _columns(warehouse, table, has_repeats) for table in TABLES}
-    parts = " union all ".join(
-        f"select '{table.name}' as name, d.* from ({_digest_at(table, columns)}) as d"  # noqa: S608
-        for table in TABLES
+    tables = _tables(sample)
+    columns = {table.name: _columns(warehouse, table, has_repeats) for table in tables}
+    digests_sql = " union all ".join(
+        f"select '{table.name}' as name, d.* from ({_digest_at(table, columns, sample)}) as d"  # noqa: S608
+        for table in tables
     )
     for _ in range(attempts):
-        rows = warehouse.query(f"select {LEVEL}, t.* from ({parts}) as t")  # noqa: S608
+        rows = warehouse.query(f"select {LEVEL}, t.* from ({digests_sql}) as t")  # noqa: S608
         if rows[0][0] is not None:
             digests = {row[1]: Digest(*row[2:]) for row in rows}
-            return Frozen(int(rows[0][0]), columns, digests)
+            return Frozen(int(rows[0][0]), columns, digests, sample)
         sleep(PAUSE_S)
     raise ConfigError("the models of the warehouse never stood at one load; build it first")
 
 
-def _digest_at(table: ComparedTable, columns: Mapping[str, Sequence[str]]) -> str:
+def _digest_at(
+    table: ComparedTable, columns: Mapping[str, Sequence[str]], sample: Sample | None
+) -> str:
     """Of rows that are appended, those that all models have seen."""
     where = f"load_id <= {LEVEL}" if table.is_appended else "true"
-    return digest_sql(table.name, columns[table.name], where)
+    return digest_sql(
+        table.name, columns[table.name], _both(where, sample_condition(table, sample))
+    )
+
+
+def _both(condition: str, other: str) -> str:
+    return condition if other == "true" else f"{condition} and {other}"
 
 
 def _columns(side: WarehouseReader, table: ComparedTable, has_repeats: bool) -> list[str]:  # noqa: FBT001
@@ -159,12 +256,14 @@ class Comparison:
         """Compare one table."""
         columns, here = self._frozen.columns[table.name], self._frozen.digests[table.name]
         try:
-            there = Digest(*self._rebuilt.query(digest_sql(table.name, columns))[0])
+            sampled = sample_condition(table, self._frozen.sample)
+            there = Digest(*self._rebuilt.query(digest_sql(table.name, columns, sampled))[0])
         except ConfigError as error:
             return TableComparison(table.name, False, here.rows, 0, [f"rebuilt: {error}"])
         if here == there:
             return TableComparison(table.name, True, here.rows, there.rows, [])
         where = f"load_id <= {self._frozen.load_id}" if table.is_appended else "true"
+        where = _both(where, sampled)
         if not table.is_appended and self._has_moved():
             text = "the rows differ; which, can be told when nothing builds: stop `up` and repeat"
             return TableComparison(table.name, False, here.rows, there.rows, [text])
@@ -182,7 +281,8 @@ class Comparison:
     def _differences(self, table: ComparedTable, columns: Sequence[str], where: str) -> list[str]:
         """Groups whose rows differ, with sample rows of the first ones."""
         here = self._groups(self._original, table, columns, where)
-        there = self._groups(self._rebuilt, table, columns, "true")
+        sampled = sample_condition(table, self._frozen.sample)
+        there = self._groups(self._rebuilt, table, columns, sampled)
         places = sorted(place for place in {*here, *there} if here.get(place) != there.get(place))
         found: list[str] = []
         for place in places:
