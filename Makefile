@@ -9,7 +9,7 @@ MINUTES ?= 1
 SEED   ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help up test test-all test-long check lint bench prove-road prove-feeds prove-cluster soak servers wheel-smoke setup setup-dev browser clean
+.PHONY: help up test test-all test-airflow test-long check lint bench prove-road prove-feeds prove-cluster soak servers wheel-smoke setup setup-dev browser clean
 
 help: ## Show this help
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-14s %s\n", $$1, $$2}'
@@ -34,10 +34,13 @@ up: setup ## Run the whole road on the simulator and show it in a page (Ctrl-C s
 	@$(BIN)/tickhouse up $(if $(PORT),--port $(PORT))
 
 test: setup-dev browser ## Install what the tests need and pass them (< 10 minutes)
-	$(PYTEST) -m 'not slow and not long'
+	$(PYTEST) -m 'not slow and not long and not airflow'
 
 test-all: setup-dev browser ## The tests that take longer: random kills, whole replays, a minute of faults
 	$(PYTEST) -m slow
+
+test-airflow: setup-dev browser ## Minutes of a real Airflow scheduler over a live lake (8 minutes)
+	$(PYTEST) -n 0 -m airflow
 
 test-long: setup-dev ## Longer still, not in CI: each failpoint by itself, MinIO
 	$(PYTEST) -m long
@@ -52,7 +55,7 @@ lint: setup-dev ## Format, lint, types, import contracts, lock file
 check: lint test ## What a change must pass
 
 coverage: setup-dev ## Tests with branch coverage, reported
-	$(BIN)/coverage run -m pytest -q -m 'not slow and not long' && $(BIN)/coverage combine -q && $(BIN)/coverage report
+	$(BIN)/coverage run -m pytest -q -m 'not slow and not long and not airflow' && $(BIN)/coverage combine -q && $(BIN)/coverage report
 
 bench: setup-dev ## Measure; results and how to read them: benchmarks/README.md
 	$(BIN)/python -m benchmarks.road

@@ -36,6 +36,13 @@ def seconds(text: str) -> float:
     return float(match[1]) * UNIT_SECONDS[match[2]]
 
 
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not a number of at least 1")
+    return number
+
+
 class VerbHelp(msgspec.Struct, frozen=True):
     """A verb as its help shows it; `function` is imported from `runtime` when it runs."""
 
@@ -124,6 +131,31 @@ def _rebuild_options(parser: argparse.ArgumentParser) -> None:
         "--compare",
         action="store_true",
         help="compare the exact layers bit for bit; 1 if not equal",
+    )
+    parser.add_argument(
+        "--sample",
+        type=_positive,
+        metavar="N",
+        help="rebuild and compare only N partitions, chosen anew each time",
+    )
+
+
+def _rederive_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--from", dest="received_from", metavar="TIME", help="from the load with this receipt on"
+    )
+    parser.add_argument(
+        "--to", dest="received_to", metavar="TIME", help="do nothing if all was received later"
+    )
+
+
+def _retention_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--days",
+        type=float,
+        default=30.0,
+        metavar="DAYS",
+        help="what has been in the warehouse for longer than this (30)",
     )
 
 
@@ -253,6 +285,18 @@ VERBS: Final[dict[str, VerbHelp]] = {
         "tickhouse rebuild --to /tmp/rebuilt --compare",
         "proof:rebuild",
         _rebuild_options,
+    ),
+    "rederive": VerbHelp(
+        "derive silver and gold again from the warehouse's own bronze, a range or everything",
+        "tickhouse rederive --from 2026-03-02T14:30:00Z",
+        "rederiving:rederive",
+        _rederive_options,
+    ),
+    "retention": VerbHelp(
+        "report what of the lake is old enough to go, and whether the warehouse has it",
+        "tickhouse retention --days 30",
+        "retention:retention",
+        _retention_options,
     ),
     "init": VerbHelp(
         "create topics, bucket and tables; print what administrators apply; does nothing twice",
@@ -396,11 +440,11 @@ def run_verb(arguments: argparse.Namespace) -> int:
     try:
         result = VERBS[arguments.verb].run(read_settings(arguments), arguments)
     except ValidationError as error:
-        return _unable(arguments, _describe(error))
+        return _unable(arguments, _describe(error), ConfigError.__name__)
     except TickhouseError as error:
-        return _unable(arguments, str(error))
+        return _unable(arguments, str(error), type(error).__name__)
     except KeyboardInterrupt:
-        return _unable(arguments, "interrupted")
+        return _unable(arguments, "interrupted", KeyboardInterrupt.__name__)
     if arguments.json:
         print(msgspec.json.encode(result.content, enc_hook=str).decode())
     elif result.text:
@@ -408,9 +452,9 @@ def run_verb(arguments: argparse.Namespace) -> int:
     return result.code
 
 
-def _unable(arguments: argparse.Namespace, reason: str) -> int:
+def _unable(arguments: argparse.Namespace, reason: str, kind: str) -> int:
     if arguments.json:
-        print(msgspec.json.encode({"ok": False, "error": reason}).decode())
+        print(msgspec.json.encode({"ok": False, "error": reason, "kind": kind}).decode())
     print(f"tickhouse {arguments.verb}: {reason}", file=sys.stderr)
     return EXIT_UNABLE
 

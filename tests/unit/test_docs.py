@@ -13,7 +13,8 @@ from tickhouse.settings import Settings
 
 ROOT = Path(__file__).parents[2]
 PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md")),
-         *sorted((ROOT / "benchmarks").glob("*.md"))]  # fmt: skip
+         *sorted((ROOT / "benchmarks").glob("*.md")),
+         *sorted((ROOT / "deploy").rglob("*.md"))]  # fmt: skip
 
 
 @pytest.mark.parametrize("name", sorted(Settings.model_fields))

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Final
+from typing import Final, Literal
 
 import msgspec
 
@@ -35,6 +35,7 @@ class ComparedTable(msgspec.Struct, frozen=True):
         is_appended: rows keep their load_id, so that an older state can be asked for.
         is_by_frame: its rows hold the position of the delivery that counts.
         is_float: its numbers are compared to `FLOAT_TOLERANCE`.
+        sampled_by: what tells the rows that follow from some partitions alone; empty: nothing does.
     """
 
     name: str
@@ -42,28 +43,45 @@ class ComparedTable(msgspec.Struct, frozen=True):
     is_appended: bool = False
     is_by_frame: bool = False
     is_float: bool = False
+    sampled_by: Literal["", "part", "session_id", "symbol"] = ""
 
 
 TABLES: Final = (
-    *(ComparedTable(f"bronze.{stream}", ("file",), is_appended=True) for stream in Stream),
-    ComparedTable("bronze.load_ledger", ("stream", "topic_id", "part"), is_appended=True),
-    ComparedTable("silver.trades", ("symbol", "session_date"), is_appended=True, is_by_frame=True),
-    ComparedTable("silver.rejected_trades", ("reason",), is_appended=True, is_by_frame=True),
-    ComparedTable("silver.repeated_frames", ("session_id",), is_appended=True, is_by_frame=True),
-    ComparedTable("silver.quotes", ("symbol", "session_date"), is_by_frame=True),
-    ComparedTable("silver.rejected_quotes", ("reason",), is_appended=True, is_by_frame=True),
-    ComparedTable("silver.sessions", ("session_id",)),
-    ComparedTable("silver.coverage", ("session_id",), is_appended=True),
+    *(
+        ComparedTable(f"bronze.{stream}", ("file",), is_appended=True, sampled_by="part")
+        for stream in Stream
+    ),
+    ComparedTable(
+        "bronze.load_ledger", ("stream", "topic_id", "part"), is_appended=True, sampled_by="part"
+    ),
+    *(
+        ComparedTable(
+            f"silver.{name}", group, is_appended=True, is_by_frame=True, sampled_by="session_id"
+        )
+        for name, group in (
+            ("trades", ("symbol", "session_date")),
+            ("rejected_trades", ("reason",)),
+            ("repeated_frames", ("session_id",)),
+            ("rejected_quotes", ("reason",)),
+        )
+    ),
+    ComparedTable(
+        "silver.quotes", ("symbol", "session_date"), is_by_frame=True, sampled_by="session_id"
+    ),
+    ComparedTable("silver.sessions", ("session_id",), sampled_by="session_id"),
+    ComparedTable("silver.coverage", ("session_id",), is_appended=True, sampled_by="session_id"),
     ComparedTable("silver.gaps", ("session_id",)),
     ComparedTable("silver.instruments", ("symbol",)),
     ComparedTable("silver.instrument_list", ("symbol",)),
     ComparedTable("silver.calendar", ("session_date",)),
     ComparedTable("silver.trade_conditions", ("code",)),
     *(
-        ComparedTable(f"gold.bars_{length}", ("symbol", "session_date"))
+        ComparedTable(f"gold.bars_{length}", ("symbol", "session_date"), sampled_by="symbol")
         for length in ("1s", "1m", "5m", "1h", "1d")
     ),
-    ComparedTable("gold.volatility_1m", ("symbol", "session_date"), is_float=True),
+    ComparedTable(
+        "gold.volatility_1m", ("symbol", "session_date"), is_float=True, sampled_by="symbol"
+    ),
     ComparedTable("gold.kpi", ("symbol",)),
     ComparedTable("gold.market_map", ("symbol",)),
     ComparedTable("gold.completeness", ("session_id",)),
@@ -88,6 +106,18 @@ class TableComparison(msgspec.Struct, frozen=True):
     differences: list[str]
 
 
+class Sample(msgspec.Struct, frozen=True):
+    """A part of the lake, by partitions.
+
+    Attributes:
+        parts: their numbers.
+        elsewhere: symbols that are traded on other partitions, too: their bars are not compared.
+    """
+
+    parts: tuple[int, ...]
+    elsewhere: tuple[str, ...]
+
+
 class Frozen(msgspec.Struct, frozen=True):
     """What a warehouse held at one moment between two builds.
 
@@ -95,17 +125,75 @@ class Frozen(msgspec.Struct, frozen=True):
         load_id: where all its models stood.
         columns: of each table, those that are compared, with their types.
         digests: of each table.
+        sample: what alone is compared; None: everything.
     """
 
     load_id: int
     columns: dict[str, dict[str, str]]
     digests: dict[str, Digest]
+    sample: Sample | None = None
+
+    @property
+    def tables(self) -> list[ComparedTable]:
+        """Those that are compared."""
+        return _tables(self.sample)
+
+
+def _tables(sample: Sample | None) -> list[ComparedTable]:
+    """All tables; of a sample, those that hold rows which follow from it alone."""
+    return [table for table in TABLES if sample is None or table.sampled_by]
+
+
+def choose_sample(warehouse: WarehouseReader, parts: Sequence[int]) -> Sample:
+    """A sample of these partitions, with what is traded on others, too."""
+    rows = warehouse.query(
+        "select distinct symbol from silver.trades"  # noqa: S608 - numbers
+        f" where session_id not in ({_sessions(parts)}) order by symbol"
+    )
+    return Sample(tuple(parts), tuple(row[0] for row in rows))
+
+
+def sample_condition(table: ComparedTable, sample: Sample | None) -> str:
+    """Which of a table's rows are compared, on both sides.
+
+    A session is on one partition. Records that name no session are compared in bronze only.
+    """
+    if sample is None:
+        return "true"
+    # Silver takes no symbol that holds a quote.
+    elsewhere = ", ".join(f"'{symbol}'" for symbol in sample.elsewhere) or "''"
+    return {
+        "part": _of(sample.parts),
+        "session_id": f"session_id in ({_sessions(sample.parts)})",
+        "symbol": f"symbol not in ({elsewhere})",
+    }[table.sampled_by]
+
+
+def _of(parts: Sequence[int]) -> str:
+    return f"part in ({', '.join(map(str, parts))})"
+
+
+def _sessions(parts: Sequence[int]) -> str:
+    return " union ".join(
+        f"select session_id from bronze.{stream} where session_id is not null and {_of(parts)}"  # noqa: S608
+        for stream in Stream
+    )
 
 
 def freeze(
-    warehouse: WarehouseReader, *, sleep: Callable[[float], None], attempts: int = 120
+    warehouse: WarehouseReader,
+    *,
+    sleep: Callable[[float], None],
+    attempts: int = 120,
+    sample: Sample | None = None,
 ) -> Frozen:
     """Take the digest of every table in one statement: it may be built further meanwhile.
+
+    Args:
+        warehouse: what is compared later.
+        sleep: used while it is in the middle of a build.
+        attempts: how often to look for a moment between two builds.
+        sample: what alone is compared; None: everything.
 
     Raises:
         ConfigError: it was never built, or is always in the middle of a build.
@@ -117,17 +205,20 @@ def freeze(
     types = _column_types(warehouse)
     columns = {
         table.name: _compared(types.get(table.name, {}), table, hashing, has_repeats=has_repeats)
-        for table in TABLES
+        for table in _tables(sample)
     }
     parts = " union all ".join(
-        f"select '{table.name}' as name, d.* from ({_digest_at(table, columns, hashing)}) as d"  # noqa: S608
-        for table in TABLES
+        f"select '{table.name}' as name, d.* from ({digest}) as d"  # noqa: S608
+        for table in _tables(sample)
+        for digest in [
+            hashing.digest_sql(table.name, columns[table.name], _rows_of(table, LEVEL, sample))
+        ]
     )
     for _ in range(attempts):
         rows = warehouse.query(f"select {LEVEL} as level, t.* from ({parts}) as t")  # noqa: S608
         if rows[0][0] is not None:
             digests = {row[1]: Digest(*row[2:]) for row in rows}
-            return Frozen(int(rows[0][0]), columns, digests)
+            return Frozen(int(rows[0][0]), columns, digests, sample)
         sleep(PAUSE_S)
     raise ConfigError("the models of the warehouse never stood at one load; build it first")
 
@@ -137,12 +228,10 @@ def _hashing(original: WarehouseReader, side: WarehouseReader | None = None) -> 
     return Hashing((side or original).dialect, is_common=original.dialect != "duckdb")
 
 
-def _digest_at(
-    table: ComparedTable, columns: Mapping[str, Mapping[str, str]], hashing: Hashing
-) -> str:
-    """Of rows that are appended, those that all models have seen."""
-    where = f"load_id <= {LEVEL}" if table.is_appended else "true"
-    return hashing.digest_sql(table.name, columns[table.name], where)
+def _rows_of(table: ComparedTable, level: str, sample: Sample | None) -> str:
+    """Which rows are compared: of appended ones those that all models have seen."""
+    conditions = [f"load_id <= {level}"] if table.is_appended else []
+    return " and ".join([*conditions, sample_condition(table, sample)])
 
 
 def _column_types(side: WarehouseReader) -> dict[str, dict[str, str]]:
@@ -186,7 +275,7 @@ class _Side:
         hashing: Hashing,
         table: ComparedTable,
         columns: Mapping[str, str],
-        where: str = "true",
+        where: str,
     ) -> None:
         self._reader = reader
         self._hashing = hashing
@@ -266,12 +355,14 @@ class Comparison:
 
     def _sides(self, table: ComparedTable) -> tuple[_Side, _Side]:
         columns = self._frozen.columns[table.name]
-        where = f"load_id <= {self._frozen.load_id}" if table.is_appended else "true"
+        sample = self._frozen.sample
+        where = _rows_of(table, str(self._frozen.load_id), sample)
         here = _Side(self._original, _hashing(self._original), table, columns, where)
         types = self._rebuilt_types.get(table.name, {})
         known = {name: types.get(name, kind) for name, kind in columns.items()}
         hashing = _hashing(self._original, self._rebuilt)
-        return here, _Side(self._rebuilt, hashing, table, known)
+        rebuilt = sample_condition(table, sample)
+        return here, _Side(self._rebuilt, hashing, table, known, rebuilt)
 
     def _has_moved(self) -> bool:
         return self._original.query(f"select {LEVEL} as level")[0][0] != self._frozen.load_id

@@ -3,11 +3,19 @@
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from random import SystemRandom
 from typing import Final, Protocol, TypeVar
 
 import msgspec
 
-from tickhouse.audit.compare import TABLES, Comparison, TableComparison, freeze
+from tickhouse.audit.compare import (
+    Comparison,
+    Frozen,
+    Sample,
+    TableComparison,
+    choose_sample,
+    freeze,
+)
 from tickhouse.audit.report import Progress, no_progress
 from tickhouse.bronze.store import Store
 from tickhouse.errors import ConfigError
@@ -45,6 +53,7 @@ class RebuildReport(msgspec.Struct, frozen=True):
         objects, rows: loaded from the lake.
         load_id: load of the original that it was compared at.
         tables: one comparison a table.
+        sample: partitions that were rebuilt; None: all.
         problems: what kept the rebuild from getting to the same position.
         seconds: how long it took.
     """
@@ -56,6 +65,7 @@ class RebuildReport(msgspec.Struct, frozen=True):
     tables: list[TableComparison]
     problems: list[str]
     seconds: float
+    sample: list[int] | None = None
 
 
 class _Rebuilt:
@@ -94,13 +104,14 @@ class _Rebuilt:
         ]
 
 
-def rebuild(
+def rebuild(  # noqa: PLR0913 - all by name
     *,
     store: Store,
     folder: Path,
     make_warehouse: Callable[[Path], NewWarehouse],
     make_builder: Callable[[NewWarehouse, Path], Builds],
     compare_with: WarehouseReader | None = None,
+    sample: int | None = None,
     progress: Progress = no_progress,
     sleep: Callable[[float], None] = time.sleep,
 ) -> RebuildReport:
@@ -115,6 +126,7 @@ def rebuild(
         make_builder: makes its builder, with a folder for its work.
         compare_with: the warehouse in use, or its owner's answers; None: everything in the lake is
             rebuilt and nothing compared.
+        sample: rebuild so many partitions only, chosen anew each time; None: all.
         progress: told how far it is.
         sleep: used while the original is in the middle of a build.
 
@@ -125,8 +137,11 @@ def rebuild(
     started = time.monotonic()
     if folder.exists() and any(folder.iterdir()):
         raise ConfigError(f"{folder} is not empty: choose a new folder to rebuild into")
-    frozen = None if compare_with is None else freeze(compare_with, sleep=sleep)
-    until = _ends(compare_with, frozen.load_id) if compare_with and frozen else None
+    chosen, frozen, until = None, None, None
+    if compare_with is not None:
+        chosen = None if sample is None else _choose(compare_with, sample)
+        frozen = freeze(compare_with, sleep=sleep, sample=chosen)
+        until = _ends(compare_with, frozen)
     (folder / WAREHOUSE).parent.mkdir(parents=True, exist_ok=True)
     warehouse = make_warehouse(folder / WAREHOUSE)
     try:
@@ -137,7 +152,7 @@ def rebuild(
             problems = rebuilt.advance(until, progress)
             tables: list[TableComparison] = []
             if compare_with is not None and frozen is not None:
-                tables = _compare(Comparison(compare_with, frozen, warehouse), progress)
+                tables = _compare(compare_with, frozen, warehouse, progress)
         finally:
             builder.close()
     finally:
@@ -151,23 +166,39 @@ def rebuild(
         tables=tables,
         problems=problems,
         seconds=round(time.monotonic() - started, 3),
+        sample=None if chosen is None else list(chosen.parts),
     )
 
 
-def _ends(warehouse: WarehouseReader, load_id: int) -> dict[ChainId, int]:
-    """The ledger's end of each chain at a load."""
+def _choose(warehouse: WarehouseReader, count: int) -> Sample:
+    """Some of the partitions, so that each has its turn sooner or later."""
+    rows = warehouse.query("select distinct part from bronze.load_ledger where n > 0")
+    parts = SystemRandom().sample([row[0] for row in rows], min(count, len(rows)))
+    return choose_sample(warehouse, sorted(parts))
+
+
+def _ends(warehouse: WarehouseReader, frozen: Frozen) -> dict[ChainId, int]:
+    """The ledger's end of each chain that is rebuilt, when the original was frozen."""
     rows = warehouse.query(
         "select stream, topic, topic_id, part, max(next_offset) from bronze.load_ledger"
         " where load_id <= ? group by stream, topic, topic_id, part",
-        (load_id,),
+        (frozen.load_id,),
     )
-    return {ChainId(Stream(row[0]), row[1], row[2], row[3]): row[4] for row in rows}
+    chains = {ChainId(Stream(row[0]), row[1], row[2], row[3]): row[4] for row in rows}
+    return {
+        chain: end
+        for chain, end in chains.items()
+        if frozen.sample is None or chain.part in frozen.sample.parts
+    }
 
 
-def _compare(comparison: Comparison, progress: Progress) -> list[TableComparison]:
+def _compare(
+    original: WarehouseReader, frozen: Frozen, rebuilt: WarehouseReader, progress: Progress
+) -> list[TableComparison]:
+    comparison = Comparison(original, frozen, rebuilt)
     found: list[TableComparison] = []
-    for table in TABLES:
-        progress(f"compare {table.name}", len(found), len(TABLES))
+    for table in frozen.tables:
+        progress(f"compare {table.name}", len(found), len(frozen.tables))
         found.append(comparison.compare(table))
     return found
 
@@ -175,6 +206,8 @@ def _compare(comparison: Comparison, progress: Progress) -> list[TableComparison
 def describe_rebuild(report: RebuildReport) -> str:
     """The report for people."""
     lines = [f"rebuilt {report.rows:,} rows of {report.objects:,} objects from the lake"]
+    if report.sample is not None:
+        lines.append(f"a sample: partitions {', '.join(map(str, report.sample))}")
     lines += [f"BAD  {problem}" for problem in report.problems]
     for table in report.tables:
         rows = f"{table.rows:>12,} rows, rebuilt {table.rows_rebuilt:,}"

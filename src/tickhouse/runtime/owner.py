@@ -23,6 +23,7 @@ import msgspec
 
 from tickhouse.errors import BusyError, ConfigError, TickhouseError, TransientError
 from tickhouse.telemetry import get_logger, write_json_atomically
+from tickhouse.transform.rederiving import Anew
 from tickhouse.warehouse.dialect import Dialect
 from tickhouse.warehouse.warehouse import Row, WarehouseReader
 
@@ -39,10 +40,11 @@ class Address(msgspec.Struct, frozen=True):
 
 
 class Cycle(msgspec.Struct, frozen=True):
-    """A load and/or a build that another process asks for."""
+    """A load and/or a build that another process asks for; `anew`: what to derive once more."""
 
     load: bool
     build: bool
+    anew: Anew | None = None
 
 
 class Request(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -178,9 +180,9 @@ class OwnerClient:
         answer = self._ask(Request(sql=sql, parameters=packed))
         return [tuple(unpack_value(value) for value in row) for row in answer.rows or []]
 
-    def cycle(self, *, load: bool, build: bool) -> dict[str, Any]:
+    def cycle(self, *, load: bool, build: bool, anew: Anew | None = None) -> dict[str, Any]:
         """Have the owner run a cycle now; returns its facts."""
-        return self._ask(Request(cycle=Cycle(load, build))).facts or {}
+        return self._ask(Request(cycle=Cycle(load, build, anew))).facts or {}
 
     def _ask(self, request: Request) -> Answer:
         with self._lock:

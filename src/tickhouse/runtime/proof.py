@@ -12,6 +12,7 @@ from tickhouse.audit.audit import audit as audit_road
 from tickhouse.audit.rebuild import describe_rebuild
 from tickhouse.audit.rebuild import rebuild as rebuild_road
 from tickhouse.audit.report import Progress, describe, no_progress
+from tickhouse.errors import ConfigError
 from tickhouse.runtime import backends
 from tickhouse.runtime.level import read_statuses
 from tickhouse.runtime.owner import connect_owner
@@ -53,6 +54,8 @@ def audit(settings: Settings, arguments: argparse.Namespace) -> VerbResult:
 
 def rebuild(settings: Settings, arguments: argparse.Namespace) -> VerbResult:
     """Derive everything again from the lake alone."""
+    if arguments.sample is not None and not arguments.compare:
+        raise ConfigError("rebuild: --sample is for --compare; a warehouse to keep needs all")
     reader = warehouse_reader(settings) if arguments.compare else contextlib.nullcontext()
     with reader as original, progress_line() as progress:
         report = rebuild_road(
@@ -61,6 +64,7 @@ def rebuild(settings: Settings, arguments: argparse.Namespace) -> VerbResult:
             make_warehouse=backends.new_warehouse,
             make_builder=backends.make_builder,
             compare_with=original,
+            sample=arguments.sample,
             progress=progress,
         )
     ok = not report.problems and report.identical is not False

@@ -12,7 +12,7 @@ import msgspec
 from tickhouse.errors import RefusedError, TransientError
 from tickhouse.runtime.owner import Cycle
 from tickhouse.telemetry import StageStatus, get_logger
-from tickhouse.transform.builder import Builder, BuildError, BuildResult
+from tickhouse.transform.builder import Anew, Builder, BuildError, BuildResult
 from tickhouse.transform.publisher import Publisher
 from tickhouse.warehouse.loader import Loader
 from tickhouse.warehouse.warehouse import LoadResult
@@ -24,12 +24,23 @@ _log = get_logger("refine")
 
 
 class CycleFacts(msgspec.Struct, frozen=True):
-    """What one cycle did."""
+    """What one cycle did.
+
+    Attributes:
+        rows, objects, bytes: loaded; the bytes as they are in the lake.
+        load_id: of the last load, None where nothing was pending.
+        built: whether silver and gold changed.
+        gold_load_id: gold holds everything up to this load; None where nothing was to be built.
+        is_behind: more is pending.
+        load_seconds, build_seconds, publish_seconds: of each step.
+    """
 
     rows: int
     objects: int
+    bytes: int
     load_id: int | None
     built: bool
+    gold_load_id: int | None
     is_behind: bool
     load_seconds: float
     build_seconds: float
@@ -70,22 +81,36 @@ class Refinery:
         self.totals = {"rows": 0, "objects": 0, "builds": 0}
 
     def cycle(
-        self, *, load: bool = True, build: bool = True, to_the_end: bool = True
+        self,
+        *,
+        load: bool = True,
+        build: bool = True,
+        to_the_end: bool = True,
+        anew: Anew | None = None,
     ) -> CycleFacts:
-        """Load what is pending (one transaction, or to the end), build, publish."""
+        """Load what is pending (one transaction, or to the end), build, publish.
+
+        A cycle to the end says what each step did; `anew`: what the build derives once more.
+        """
+        tell = _log.info if to_the_end else _log.debug
         started = time.monotonic()
         loaded = self._load(to_the_end=to_the_end) if load else LoadResult(None, 0, 0, 0)
         after_load = time.monotonic()
-        built = self._build() if build else None
+        if load:
+            tell("load_done", **msgspec.structs.asdict(loaded), seconds=_since(started))
+        built = self._build(anew) if build else None
         after_build = time.monotonic()
         if built is not None:
-            self._publish(built)
+            tell("build_done", **msgspec.structs.asdict(built))
+            self._publish(built, tell)
         published = time.monotonic()
         facts = CycleFacts(
             rows=loaded.rows,
             objects=loaded.objects,
+            bytes=loaded.bytes,
             load_id=loaded.load_id,
             built=built is not None and built.changed,
+            gold_load_id=None if built is None else built.load_id,
             is_behind=load and not to_the_end and self._loader.was_full,
             load_seconds=round(after_load - started, 4),
             build_seconds=round(after_build - after_load, 4),
@@ -102,16 +127,17 @@ class Refinery:
         self.totals["objects"] += result.objects
         return result
 
-    def _build(self) -> BuildResult | None:
+    def _build(self, anew: Anew | None) -> BuildResult | None:
         if self._builder is None:
             return None
-        result = self._builder.build()
+        result = self._builder.build(anew)
         self.totals["builds"] += int(result.changed)
         return result
 
-    def _publish(self, built: BuildResult) -> None:
+    def _publish(self, built: BuildResult, tell: Callable[..., object]) -> None:
         if self._publisher is not None:
-            self._publisher.publish(built.load_id)
+            result = self._publisher.publish(built.load_id)
+            tell("publish_done", load_id=built.load_id, **msgspec.structs.asdict(result))
 
     def _report(self, facts: CycleFacts) -> None:
         details = {**msgspec.structs.asdict(facts), **self.totals}
@@ -164,7 +190,16 @@ class Refinery:
                 if time.monotonic() >= deadline:
                     return
                 continue
-            _fulfil(future, lambda wanted=cycle: self.cycle(load=wanted.load, build=wanted.build))
+            _fulfil(
+                future,
+                lambda wanted=cycle: self.cycle(
+                    load=wanted.load, build=wanted.build, anew=wanted.anew
+                ),
+            )
+
+
+def _since(started: float) -> float:
+    return round(time.monotonic() - started, 4)
 
 
 def _fulfil(future: "Future[dict[str, Any]]", work: Callable[[], CycleFacts]) -> None:

@@ -99,8 +99,8 @@ def _read(arguments: argparse.Namespace) -> Wanted:
         span=Span(
             arguments.from_offset if arguments.at is None else arguments.at,
             arguments.to_offset if arguments.at is None else arguments.at,
-            _moment("--from", arguments.from_time),
-            _moment("--to", arguments.to_time),
+            moment("--from", arguments.from_time),
+            moment("--to", arguments.to_time),
         ),
         session=arguments.session,
         seq=arguments.seq,
@@ -108,7 +108,12 @@ def _read(arguments: argparse.Namespace) -> Wanted:
     )
 
 
-def _moment(flag: str, text: str | None) -> int | None:
+def moment(flag: str, text: str | None) -> int | None:
+    """A flag's time as UNIX nanoseconds UTC; `--to` includes its microsecond.
+
+    Raises:
+        ConfigError: it is no moment.
+    """
     if text is None:
         return None
     try:

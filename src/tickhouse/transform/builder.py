@@ -7,6 +7,7 @@ warehouse, committed with its rows: a build that is killed, repeated or doubled 
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
@@ -31,8 +32,9 @@ from tickhouse.transform.positions import (
     read_positions,
     record_seeds,
 )
+from tickhouse.transform.rederiving import Anew, rewind
 
-__all__ = ["BuildError", "BuildResult", "Builder"]
+__all__ = ["Anew", "BuildError", "BuildResult", "Builder"]
 
 FRAMES_MAX: Final = 300_000
 SAMPLE_ROWS: Final = 3
@@ -101,8 +103,11 @@ class Builder:
         """Release the warehouse."""
         self._dbt.close()
 
-    def build(self) -> BuildResult:
+    def build(self, anew: Anew | None = None) -> BuildResult:
         """Bring silver and gold level with the newest load; next to free where nothing is new.
+
+        Args:
+            anew: derive this once more, whatever is there; each table is replaced whole.
 
         Raises:
             BusyError: another build runs in this process.
@@ -115,22 +120,24 @@ class Builder:
         try:
             connection = self._connect()
             try:
-                return self._build(connection)
+                return self._build(connection, anew)
             finally:
                 connection.close()
         finally:
             _building.release()
 
-    def _build(self, connection: Connection) -> BuildResult:
+    def _build(self, connection: Connection, anew: Anew | None) -> BuildResult:
         started = time.monotonic()
         create_tables(connection)
         self._dbt.parse()
         newest = newest_load(connection)
+        previous = self._level(read_positions(connection))
+        forced = rewind(connection, self._dbt.nodes, anew) if anew is not None else frozenset[str]()
         positions = read_positions(connection)
-        previous = self._level(positions)
         build_id = builds = models = tests = 0
-        while (windows := self._windows(connection, positions, newest)) is not None:
+        while (windows := self._windows(connection, positions, newest, forced)) is not None:
             build_id, results = self._run(connection, windows)
+            forced = frozenset[str]()
             builds += 1
             models += sum(result.kind == "model" for result in results)
             tests += sum(result.kind == "test" for result in results)
@@ -143,7 +150,7 @@ class Builder:
             builds=builds,
             models=models,
             tests=tests,
-            seconds=time.monotonic() - started,
+            seconds=round(time.monotonic() - started, 4),
         )
 
     def _models(self) -> list[str]:
@@ -154,10 +161,14 @@ class Builder:
         return min(positions.get(name, _NEVER_BUILT).load_id for name in names)
 
     def _windows(
-        self, connection: Connection, positions: Mapping[str, Position], newest: int
+        self,
+        connection: Connection,
+        positions: Mapping[str, Position],
+        newest: int,
+        forced: AbstractSet[str],
     ) -> list[Window] | None:
         """What each model reads next; None where all are level."""
-        stale = self._stale(positions, existing_tables(connection))
+        stale = self._stale(positions, existing_tables(connection), forced)
         stands = {name: positions.get(name, _NEVER_BUILT) for name in [*self._models(), TESTS]}
         lowest = min(0 if name in stale else at.load_id for name, at in stands.items())
         if not stale and lowest >= newest:
@@ -176,7 +187,9 @@ class Builder:
             for name, at in stands.items()
         ]
 
-    def _stale(self, positions: Mapping[str, Position], tables: set[str]) -> set[str]:
+    def _stale(
+        self, positions: Mapping[str, Position], tables: set[str], forced: AbstractSet[str]
+    ) -> set[str]:
         """Models without a table or made by other SQL or seeds, and everything downstream."""
         nodes = self._dbt.nodes
         stale = {
@@ -184,6 +197,7 @@ class Builder:
             for name, node in nodes.items()
             if positions.get(name, _NEVER_BUILT).fingerprint != node.fingerprint
             or name not in tables
+            or name in forced
         }
         while more := {
             name for name, node in nodes.items() if name not in stale and node.upstream & stale

@@ -54,6 +54,7 @@ class Node(msgspec.Struct, frozen=True):
         fingerprint: of all that makes its rows but bronze.
         upstream: models and seeds that it reads.
         streams: the only streams whose frames change its rows; empty = all.
+        is_appended: its rows are only ever added to, and keep the load that brought them.
     """
 
     name: str
@@ -61,6 +62,7 @@ class Node(msgspec.Struct, frozen=True):
     fingerprint: str
     upstream: frozenset[str]
     streams: frozenset[str] = frozenset()
+    is_appended: bool = False
 
 
 class DbtRunner:
@@ -161,7 +163,10 @@ def _nodes(manifest: DbtObject) -> Iterable[Node]:
             upstream = frozenset(str(manifest.nodes[k].name) for k in keys if k in manifest.nodes)
             fingerprint = _fingerprint(node, kind, manifest)
             streams = frozenset(map(str, node.config.meta.get("streams", ())))
-            own[str(node.name)] = Node(str(node.name), kind, fingerprint, upstream, streams)
+            is_appended = kind == "model" and not node.config.unique_key
+            own[str(node.name)] = Node(
+                str(node.name), kind, fingerprint, upstream, streams, is_appended
+            )
     for node in own.values():
         yield msgspec.structs.replace(node, fingerprint=_with_upstream(node, own))
 
@@ -171,12 +176,13 @@ def _with_upstream(node: Node, own: Mapping[str, Node]) -> str:
 
     A build that is killed between a changed model and one downstream leaves the latter stale.
     """
-    names = sorted(_upstream(node, own))
+    names = sorted(upstream_of(node, own))
     texts = [node.fingerprint, *(own[name].fingerprint for name in names)]
     return hashlib.sha256("\0".join(texts).encode()).hexdigest() if names else node.fingerprint
 
 
-def _upstream(node: Node, own: Mapping[str, Node]) -> set[str]:
+def upstream_of(node: Node, own: Mapping[str, Node]) -> set[str]:
+    """Names of all models and seeds whose rows flow into the node's."""
     found: set[str] = set()
     waiting = list(node.upstream)
     while waiting:
