@@ -200,6 +200,14 @@ def _init_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _doctor_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--accept",
+        action="store_true",
+        help="ask a Snowflake account for each fact that tickhouse relies on",
+    )
+
+
 def _copy_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--from", dest="copy_from", metavar="URL", help="lake to read; default: the setting `lake`"
@@ -320,6 +328,7 @@ VERBS: Final[dict[str, VerbHelp]] = {
         "check every configured backend and say what to fix",
         "tickhouse doctor",
         "ask:doctor",
+        _doctor_options,
     ),
     "instruments": VerbHelp(
         "fetch names, sectors and market values from Finnhub, through the log into silver",

@@ -283,3 +283,22 @@ def test_what_a_role_may_not_make_is_said_and_the_scripts_are_printed_all_the_sa
     assert found.code == 1
     assert "lacks a privilege" in found.said["warehouse"][0]
     assert "02_warehouse.sql" in found.said["documents"]
+
+
+def test_the_doctor_accepts_an_account_fact_by_fact(
+    snowflake: SnowflakeServer,  # noqa: F811
+    snowflake_database: str,  # noqa: F811
+    tmp_path: Path,
+) -> None:
+    warehouse = ["--warehouse", snowflake.url(snowflake_database)]
+
+    found = run("doctor", "--accept", *warehouse, folder=tmp_path, server=snowflake)
+    elsewhere = run("doctor", "--accept", folder=tmp_path)
+
+    assert found.code == 1
+    assert [check["name"] for check in found.said["checks"] if not check["ok"]] == [
+        "who and where we are"
+    ]
+    assert "freed" in found.said["checks"][-1]["name"]
+    assert elsewhere.code == 2
+    assert "--warehouse snowflake://" in elsewhere.complaint

@@ -12,7 +12,13 @@ import msgspec
 
 from tickhouse.errors import TickhouseError
 from tickhouse.runtime import backends
-from tickhouse.runtime.backend_checks import probe_lake, probe_log, probe_snowflake, probe_spool
+from tickhouse.runtime.backend_checks import (
+    accept_snowflake,
+    probe_lake,
+    probe_log,
+    probe_snowflake,
+    probe_spool,
+)
 from tickhouse.runtime.feed_checks import Check, check_feed
 from tickhouse.runtime.gold import open_gold
 from tickhouse.runtime.level import Levels, PartitionLevel, Status, read_statuses
@@ -117,8 +123,10 @@ def query(settings: Settings, arguments: argparse.Namespace) -> VerbResult:
     return VerbResult(EXIT_OK, content, table(columns, rows))
 
 
-def doctor(settings: Settings, _arguments: argparse.Namespace) -> VerbResult:
+def doctor(settings: Settings, arguments: argparse.Namespace) -> VerbResult:
     """Check every configured backend, and the feed's key, plan, limits and clock."""
+    if arguments.accept:
+        return _checked(accept_snowflake(settings))
     probes: dict[str, Callable[[Settings], str]] = {
         "source": lambda settings: backends.open_source(settings).url,
         "log": probe_log,
@@ -129,7 +137,11 @@ def doctor(settings: Settings, _arguments: argparse.Namespace) -> VerbResult:
         "disk": _probe_disk,
     }
     checks = [_check(name, probe, settings) for name, probe in probes.items()]
-    checks += check_feed(settings)
+    return _checked([*checks, *check_feed(settings)])
+
+
+def _checked(checks: Sequence[Check]) -> VerbResult:
+    """What was found, a line each; code 1 where something is to be mended."""
     ok = all(check.ok for check in checks)
     rows = [["ok" if check.ok else "FIX", check.name, check.found] for check in checks]
     content = {"ok": ok, "checks": [msgspec.structs.asdict(check) for check in checks]}

@@ -8,6 +8,7 @@ from tickhouse.errors import ConfigError, RefusedError
 from tickhouse.model.positions import Stream
 from tickhouse.model.units import MILLIS_PER_HOUR
 from tickhouse.runtime import backends
+from tickhouse.runtime.feed_checks import Check
 from tickhouse.settings import Settings
 
 if TYPE_CHECKING:
@@ -91,6 +92,23 @@ def probe_snowflake(settings: Settings) -> str:
     found = [f"{url}: role {role} may {may}"]
     found += [f"it may not {purpose}: {why}" for purpose, why in refused.items()]
     return "; ".join(found)
+
+
+def accept_snowflake(settings: Settings) -> list[Check]:
+    """Each fact that tickhouse relies on, as the account at hand answers.
+
+    Raises:
+        ConfigError: the warehouse is not Snowflake, or nobody can log in there.
+    """
+    if not settings.is_warehouse_snowflake:
+        raise ConfigError(
+            f"--accept asks a Snowflake account; the warehouse is {settings.warehouse_url}. Give"
+            " --warehouse snowflake://<account>/<database>?warehouse=…&role=…"
+        )
+    with backends.needs("snowflake"):
+        from tickhouse.warehouse.snowflake_acceptance import accept
+    facts = accept(backends.snowflake_options(settings))
+    return [Check(fact.name, fact.ok, fact.found) for fact in facts]
 
 
 def _lacking(warehouse: "SnowflakeWarehouse", statements: tuple[str, ...]) -> str:
