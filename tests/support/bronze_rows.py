@@ -15,6 +15,7 @@ from tickhouse.model.positions import Stream
 T0 = datetime(2024, 8, 9, 14, 30, tzinfo=UTC)
 """A Friday, 10:30 in New York: regular hours."""
 TOPIC_ID = "0123456789abcdef"
+Row = tuple[Any, ...]
 
 
 class BronzeFrame(msgspec.Struct, frozen=True, kw_only=True):
@@ -105,13 +106,7 @@ class BronzeWarehouse:
 
     def load(self, frames: Iterable[BronzeFrame], *, loaded_at: datetime = T0) -> int:
         """Insert frames as the next load; returns its load_id."""
-        self.load_id += 1
-        rows: dict[str, list[tuple[Any, ...]]] = {str(stream): [] for stream in Stream}
-        starts = dict(self._offsets)
-        for frame in frames:
-            offset = self._offsets.get(frame.stream, 0)
-            self._offsets[frame.stream] = offset + 1
-            rows[frame.stream].append(self._row(frame, offset))
+        rows, starts = self._arrived(frames)
         with self.connect() as connection:
             connection.execute("begin")
             for stream, values in rows.items():
@@ -120,7 +115,20 @@ class BronzeWarehouse:
             connection.execute("commit")
         return self.load_id
 
-    def _row(self, frame: BronzeFrame, offset: int) -> tuple[Any, ...]:
+    def _arrived(
+        self, frames: Iterable[BronzeFrame]
+    ) -> tuple[dict[str, list[Row]], dict[str, int]]:
+        """Rows of the next load by stream, and the offset at which each stream's begin."""
+        self.load_id += 1
+        rows: dict[str, list[Row]] = {str(stream): [] for stream in Stream}
+        starts = dict(self._offsets)
+        for frame in frames:
+            offset = self._offsets.get(frame.stream, 0)
+            self._offsets[frame.stream] = offset + 1
+            rows[frame.stream].append(self._row(frame, offset))
+        return rows, starts
+
+    def _row(self, frame: BronzeFrame, offset: int) -> Row:
         received = frame.received_at.replace(tzinfo=None)
         is_poison = frame.poison is not None
         return (
@@ -151,7 +159,12 @@ class BronzeWarehouse:
     ) -> None:
         marks = ", ".join("?" * len(rows[0]))
         connection.executemany(f"insert into bronze.{stream} values ({marks})", rows)
-        ledger = (
+        ledger = self._ledger_row(stream, rows, start, loaded_at)
+        marks = ", ".join("?" * len(ledger))
+        connection.execute(f"insert into bronze.load_ledger values ({marks})", ledger)
+
+    def _ledger_row(self, stream: str, rows: list[Row], start: int, loaded_at: datetime) -> Row:
+        return (
             f"bronze/{stream}/{self.load_id}",
             stream,
             f"tickhouse.{stream}.v1",
@@ -165,5 +178,3 @@ class BronzeWarehouse:
             self.load_id,
             loaded_at.replace(tzinfo=None),
         )
-        marks = ", ".join("?" * len(ledger))
-        connection.execute(f"insert into bronze.load_ledger values ({marks})", ledger)

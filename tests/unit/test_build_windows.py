@@ -89,10 +89,10 @@ def test_a_build_is_pinned_to_the_highest_load_id_at_its_start(
     warehouse.load(frames(0))
     run = builder._dbt.run
 
-    def load_meanwhile(arguments: list[str]) -> object:
+    def load_meanwhile(arguments: list[str], **options: int) -> object:
         if warehouse.load_id == 1 and arguments[0] == "build":
             warehouse.load(frames(5))
-        return run(arguments)
+        return run(arguments, **options)
 
     builder._dbt.run = load_meanwhile  # type: ignore[method-assign,assignment]
     result = builder.build()
@@ -138,8 +138,8 @@ def test_a_build_stopped_between_models_goes_on_where_each_stands(
         with stopped.connect() as connection:
             windows = builder._windows(connection, read_positions(connection), 2)
             assert windows is not None
-            pin(connection, windows, started_at=NOW)
-        builder._dbt.run(["run", "--select", *built])
+            build_id = pin(connection, windows, started_at=NOW)
+        builder._dbt.run(["run", "--select", *built], build_id=build_id)
         stopped.load(loads[2])
         builder.build()
 
@@ -156,8 +156,8 @@ def test_a_failing_data_test_is_named_with_a_sample_until_it_is_mended(
     warehouse.load(frames(5))
     run = builder._dbt.run
 
-    def damage(arguments: list[str]) -> object:
-        results = run(arguments)
+    def damage(arguments: list[str], **options: int) -> object:
+        results = run(arguments, **options)
         warehouse.execute("update silver.trades set price = 0 where session_seq = 7")
         return [*results, *run(["test", "--select", "test_type:data"])]
 
@@ -204,9 +204,9 @@ def test_a_build_aborts_where_another_moved_a_models_position(
     warehouse.load(frames(5))
     run = builder._dbt.run
 
-    def overtaken(arguments: list[str]) -> object:
+    def overtaken(arguments: list[str], **options: int) -> object:
         warehouse.execute("update meta.positions set load_id = 2 where model = 'bars_1m'")
-        return run(arguments)
+        return run(arguments, **options)
 
     builder._dbt.run = overtaken  # type: ignore[method-assign,assignment]
     with pytest.raises(BuildError, match="position of bars_1m was moved by another build"):
@@ -224,10 +224,10 @@ def test_a_second_build_at_the_same_time_is_refused(
     started, go_on = threading.Event(), threading.Event()
     run = builder._dbt.run
 
-    def wait(arguments: list[str]) -> object:
+    def wait(arguments: list[str], **options: int) -> object:
         started.set()
         go_on.wait(30)
-        return run(arguments)
+        return run(arguments, **options)
 
     builder._dbt.run = wait  # type: ignore[method-assign,assignment]
     thread = threading.Thread(target=builder.build)

@@ -224,15 +224,14 @@ def new_warehouse(path: Path) -> "DuckDBWarehouse":
 
 def make_builder(warehouse: "DuckDBWarehouse | SnowflakeWarehouse", work_folder: Path) -> "Builder":
     """The builder over an open warehouse."""
-    from tickhouse.transform.builder import Builder, duckdb_target
+    from tickhouse.transform.builder import Builder, duckdb_target, snowflake_target
     from tickhouse.warehouse.duckdb import DuckDBWarehouse
 
-    if not isinstance(warehouse, DuckDBWarehouse):
-        raise ConfigError("build: this version builds in DuckDB only; load with `tickhouse load`")
-
-    return Builder(
-        connect=warehouse.cursor, target=duckdb_target(warehouse.path), work_folder=work_folder
-    )
+    if isinstance(warehouse, DuckDBWarehouse):
+        target = duckdb_target(warehouse.path)
+    else:
+        target = snowflake_target(warehouse.options)
+    return Builder(connect=warehouse.cursor, target=target, work_folder=work_folder)
 
 
 def open_source(settings: Settings) -> "Feed":

@@ -10,13 +10,13 @@ from collections.abc import Callable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 
 from tickhouse.errors import BusyError, RefusedError
 from tickhouse.telemetry import failpoint, get_logger
-from tickhouse.transform.dbt_runner import BuildError, DbtRunner, NodeResult
+from tickhouse.transform.dbt_runner import BuildError, DbtRunner, Node, NodeResult, Secret
 from tickhouse.transform.positions import (
     TESTS,
     Connection,
@@ -34,9 +34,13 @@ from tickhouse.transform.positions import (
 )
 from tickhouse.transform.rederiving import Anew, rewind
 
+if TYPE_CHECKING:
+    from tickhouse.warehouse.snowflake_options import SnowflakeOptions
+
 __all__ = ["Anew", "BuildError", "BuildResult", "Builder"]
 
 FRAMES_MAX: Final = 300_000
+SNOWFLAKE_THREADS: Final = 4
 SAMPLE_ROWS: Final = 3
 _NEVER_BUILT: Final = Position(0, None, None)
 _building = threading.Lock()
@@ -188,16 +192,17 @@ class Builder:
         ]
 
     def _stale(
-        self, positions: Mapping[str, Position], tables: set[str], forced: AbstractSet[str]
+        self,
+        positions: Mapping[str, Position],
+        tables: Mapping[str, int | None],
+        forced: AbstractSet[str],
     ) -> set[str]:
         """Models without a table or made by other SQL or seeds, and everything downstream."""
         nodes = self._dbt.nodes
         stale = {
             name
             for name, node in nodes.items()
-            if positions.get(name, _NEVER_BUILT).fingerprint != node.fingerprint
-            or name not in tables
-            or name in forced
+            if name in forced or _is_stale(node, positions.get(name, _NEVER_BUILT), tables)
         }
         while more := {
             name for name, node in nodes.items() if name not in stale and node.upstream & stale
@@ -218,14 +223,15 @@ class Builder:
                     *("--exclude-resource-type", "seed", "unit_test"),
                     # "empty": their tests run all the same, as they read other models too.
                     *(("--indirect-selection", "empty", "--exclude", *idle) if idle else ()),
-                ]
+                ],
+                build_id=build_id,
             )
             self._check(connection, results)
         except Exception as error:
-            finish(connection, build_id, finished_at=_now(), failure=str(error))
+            finish(connection, build_id, windows, finished_at=_now(), failure=str(error))
             raise
         failpoint("build.finish.before")
-        finish(connection, build_id, finished_at=_now(), failure=None)
+        finish(connection, build_id, windows, finished_at=_now(), failure=None)
         failpoint("build.finish.after")
         return build_id, results
 
@@ -248,13 +254,11 @@ class Builder:
         changed = {
             name: node.fingerprint
             for name, node in self._dbt.nodes.items()
-            if node.kind == "seed"
-            and (
-                positions.get(name, _NEVER_BUILT).fingerprint != node.fingerprint
-                or name not in tables
-            )
+            if node.kind == "seed" and _is_stale(node, positions.get(name, _NEVER_BUILT), tables)
         }
         if changed:
+            # A seed that is loaded in part must not pass for the one that was there before.
+            record_seeds(connection, dict.fromkeys(changed))
             self._check(connection, self._dbt.run(["seed", "--full-refresh"]))
             record_seeds(connection, changed)
 
@@ -279,6 +283,13 @@ class Builder:
         return "; ".join(str(dict(zip(names, row, strict=True))) for row in rows)
 
 
+def _is_stale(node: Node, at: Position, tables: Mapping[str, int | None]) -> bool:
+    """Whether a node's table is missing, made by other SQL, or not the one its position means."""
+    made_by = tables.get(node.name)
+    is_another = made_by is not None and made_by != at.made_by
+    return at.fingerprint != node.fingerprint or node.name not in tables or is_another
+
+
 def duckdb_target(path: Path) -> dict[str, object]:
     """The dbt profile target of an embedded warehouse."""
     return {
@@ -288,6 +299,35 @@ def duckdb_target(path: Path) -> dict[str, object]:
         "threads": 1,
         "settings": {"TimeZone": "UTC"},
     }
+
+
+def snowflake_target(options: "SnowflakeOptions") -> dict[str, object]:
+    """The dbt profile target of a Snowflake database."""
+    target: dict[str, object] = {
+        "type": "snowflake",
+        "account": options.account,
+        "user": options.user,
+        "database": options.database,
+        "warehouse": options.warehouse,
+        "role": options.role,
+        "schema": "META",
+        "threads": SNOWFLAKE_THREADS,
+        # A failed model's transaction ends with its session.
+        "reuse_connections": False,
+        "connect_retries": 3,
+    }
+    if options.host:
+        target |= {"host": options.host, "port": options.port, "protocol": options.protocol}
+    if options.authenticator == "key_pair":
+        target["private_key_path"] = str(Path(options.private_key_file).expanduser())
+        target["private_key_passphrase"] = Secret(options.private_key_passphrase)
+    elif options.authenticator == "password":
+        target["password"] = Secret(options.password)
+    else:
+        target |= {"authenticator": options.authenticator, "token": Secret(options.token)}
+    if options.authenticator == "oauth":
+        target["authenticator"] = "jwt"  # dbt's name for a token that is sent as it is
+    return target
 
 
 def _model_finished(name: str) -> None:

@@ -5,6 +5,7 @@ Nothing is written into the installed package, nothing is printed, nothing is se
 
 import hashlib
 import json
+import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib.resources import as_file, files
 from pathlib import Path
@@ -21,6 +22,16 @@ DbtObject: TypeAlias = Any
 
 class BuildError(TickhouseError):
     """A model or a data test failed; what it names must be mended before the next build passes."""
+
+
+class Secret(msgspec.Struct, frozen=True):
+    """A value of the profile that dbt gets by environment: it is never written, never shown."""
+
+    value: str
+
+    def __repr__(self) -> str:
+        """No value."""
+        return "Secret(…)"
 
 
 class NodeResult(msgspec.Struct, frozen=True):
@@ -82,6 +93,12 @@ class DbtRunner:
         on_model_finished: Callable[[str], None] | None = None,
     ) -> None:
         self._target = dict(target)
+        self._secrets: dict[str, str] = {}
+        for key, value in target.items():
+            if isinstance(value, Secret):
+                name = f"DBT_ENV_SECRET_TICKHOUSE_{key.upper()}"
+                self._secrets[name] = value.value
+                self._target[key] = f"{{{{ env_var('{name}', '') }}}}"
         self._folder = work_folder
         self._on_model_finished = on_model_finished
         self._runner: Any = None
@@ -98,6 +115,7 @@ class DbtRunner:
         from dbt.cli.main import dbtRunner
 
         self.write_profile()
+        os.environ.update(self._secrets)
         runner: DbtObject = dbtRunner()
         parsed = runner.invoke(["parse", *self._flags()])
         if not parsed.success:
@@ -111,14 +129,20 @@ class DbtRunner:
         profile = {PROJECT: {"target": "warehouse", "outputs": {"warehouse": self._target}}}
         (self._folder / "profiles.yml").write_text(json.dumps(profile))
 
-    def run(self, arguments: Sequence[str]) -> list[NodeResult]:
+    def run(self, arguments: Sequence[str], *, build_id: int | None = None) -> list[NodeResult]:
         """Run a dbt command; a failing node is in the result, it does not raise.
+
+        Args:
+            arguments: the command and its options.
+            build_id: the pinned build whose windows the models read.
 
         Raises:
             BuildError: dbt itself failed.
         """
         self.parse()
-        ended: Any = self._runner.invoke([*arguments, *self._flags()])
+        os.environ.update(self._secrets)
+        pinned = ["--vars", json.dumps({"build_id": build_id})] if build_id is not None else []
+        ended: Any = self._runner.invoke([*arguments, *pinned, *self._flags()])
         if ended.exception is not None:
             if not isinstance(ended.exception, Exception):
                 raise ended.exception
@@ -126,7 +150,9 @@ class DbtRunner:
         return [_node_result(result) for result in ended.result.results]
 
     def close(self) -> None:
-        """Release the warehouse, which dbt holds open between runs."""
+        """Release the warehouse, which dbt holds open between runs where it is DuckDB."""
+        if self._target["type"] != "duckdb":
+            return
         from dbt.adapters.duckdb.connections import DuckDBConnectionManager
 
         manager: Any = DuckDBConnectionManager

@@ -9,8 +9,11 @@ create table if not exists meta.positions (
     fingerprint varchar,             -- of the SQL, macros and seeds that made its rows
     watermark timestamp,             -- older of the newest receipt and the newest event time
     received_at_max timestamp,
-    event_at_max timestamp
+    event_at_max timestamp,
+    made_by bigint                   -- the build that made its table
 );
+
+alter table meta.positions add column if not exists made_by bigint;
 
 -- One row a model: what the current build reads, (after_load_id, upto_load_id].
 create table if not exists meta.windows (
@@ -32,3 +35,7 @@ create table if not exists meta.builds (
     finished_at timestamp,
     failure varchar                  -- null while it runs and where it succeeded
 );
+
+-- The last build_id, and the lock of a pin: updated first, so that two builds get two ids.
+create table if not exists meta.build_lock as
+select cast(coalesce(max(build_id), 0) as bigint) as build_id from meta.builds;

@@ -1,5 +1,6 @@
 """Where each model stands, and the pin of a build: which load_ids its models read."""
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from importlib.resources import files
@@ -10,17 +11,19 @@ import msgspec
 TESTS: Final = "tests"
 """Name under which the position of the last build whose tests all passed is kept."""
 BUILDS_KEPT: Final = 10_000
+_TABLES: Final = {"positions", "windows", "builds", "build_lock"}
+_MADE_BY: Final = re.compile(r"made by build ([0-9]+)")
 
 
 class Connection(Protocol):
-    """What the builder needs of a connection to the warehouse (DuckDB's own fits)."""
+    """What the builder needs of a connection to a warehouse (DuckDB's own fits)."""
 
     @property
     def description(self) -> Sequence[Any] | None:
         """Columns of the last statement; the first item of each is its name."""
         ...
 
-    def execute(self, query: str, parameters: object = None) -> object:
+    def execute(self, query: str, parameters: Sequence[object] = ..., /) -> object:
         """Run a statement; `?` binds a parameter."""
         ...
 
@@ -39,6 +42,7 @@ class Position(msgspec.Struct, frozen=True):
     load_id: int
     fingerprint: str | None
     watermark: datetime | None
+    made_by: int | None = None
 
 
 class Window(msgspec.Struct, frozen=True):
@@ -54,7 +58,12 @@ class Window(msgspec.Struct, frozen=True):
 
 def create_tables(connection: Connection) -> None:
     """Create schema `meta` and its tables where they are not there yet."""
-    connection.execute(files("tickhouse.transform").joinpath("meta.sql").read_text())
+    if set(_tables(connection, "meta")) >= _TABLES:
+        return
+    script = files("tickhouse.transform").joinpath("meta.sql").read_text()
+    for statement in script.split(";\n"):
+        if statement.strip():
+            connection.execute(statement)
 
 
 def newest_load(connection: Connection) -> int:
@@ -69,7 +78,7 @@ def bounded_load(connection: Connection, after: int, upto: int, frames_max: int)
         return upto
     connection.execute(
         """
-        select coalesce(max(load_id) filter (where frames <= ?), min(load_id))
+        select coalesce(max(case when frames <= ? then load_id end), min(load_id))
         from (
             select load_id, sum(sum(n)) over (order by load_id) as frames
             from bronze.load_ledger
@@ -93,17 +102,34 @@ def arrived_streams(connection: Connection, after: int, upto: int) -> set[str]:
     return {row[0] for row in connection.fetchall()}
 
 
-def existing_tables(connection: Connection) -> set[str]:
-    """Names of the tables in silver and gold."""
+def existing_tables(connection: Connection) -> dict[str, int | None]:
+    """Tables in silver and gold, each with the build that made it, where the table tells.
+
+    It does on Snowflake, which commits a new table before the position that goes with it.
+    """
+    return _tables(connection, "silver", "gold")
+
+
+def _tables(connection: Connection, *schemas: str) -> dict[str, int | None]:
+    marks = ", ".join("?" * len(schemas))
     connection.execute(
-        "select table_name from information_schema.tables where table_schema in ('silver', 'gold')"
+        "select * from information_schema.tables"  # noqa: S608
+        f" where lower(table_schema) in ({marks})",
+        list(schemas),
     )
-    return {row[0] for row in connection.fetchall()}
+    names = [str(column[0]).lower() for column in connection.description or ()]
+    rows = [dict(zip(names, row, strict=True)) for row in connection.fetchall()]
+    return {str(row["table_name"]).lower(): _made_by(row.get("comment")) for row in rows}
+
+
+def _made_by(comment: object) -> int | None:
+    found = _MADE_BY.search(str(comment or ""))
+    return int(found[1]) if found else None
 
 
 def read_positions(connection: Connection) -> dict[str, Position]:
     """Position of every model built so far."""
-    connection.execute("select model, load_id, fingerprint, watermark from meta.positions")
+    connection.execute("select model, load_id, fingerprint, watermark, made_by from meta.positions")
     return {row[0]: Position(*row[1:]) for row in connection.fetchall()}
 
 
@@ -120,6 +146,7 @@ def pin(
     """
     connection.execute("begin")
     try:
+        stands = {window.model: window.position.load_id for window in windows}
         build_id = _insert_build(connection, windows, started_at)
         connection.execute("delete from meta.windows")
         marks = ", ".join(["(?, ?, ?, ?, ?, ?, ?, ?)"] * len(windows))
@@ -128,8 +155,9 @@ def pin(
         _insert_missing_positions(connection, [window.model for window in windows])
         for model in idle:
             connection.execute(
-                "update meta.positions set load_id = ?, build_id = ? where model = ?",
-                [windows[0].upto, build_id, model],
+                "update meta.positions set load_id = ?, build_id = ?"
+                " where model = ? and load_id = ?",
+                [windows[0].upto, build_id, model, stands[model]],
             )
         connection.execute("commit")
     except BaseException:
@@ -145,7 +173,8 @@ def _window_row(build_id: int, window: Window) -> list[object]:
 
 
 def _insert_build(connection: Connection, windows: Sequence[Window], started_at: datetime) -> int:
-    connection.execute("select coalesce(max(build_id), 0) + 1 from meta.builds")
+    connection.execute("update meta.build_lock set build_id = build_id + 1")
+    connection.execute("select build_id from meta.build_lock")
     build_id = int(connection.fetchall()[0][0])
     if build_id % BUILDS_KEPT == 0:
         connection.execute("delete from meta.builds where build_id < ?", [build_id - BUILDS_KEPT])
@@ -161,12 +190,17 @@ def _insert_missing_positions(connection: Connection, models: Iterable[str]) -> 
     for model in models:
         if model not in known:
             connection.execute(
-                "insert into meta.positions values (?, 0, 0, null, null, null, null)", [model]
+                "insert into meta.positions (model, load_id, build_id) values (?, 0, 0)", [model]
             )
 
 
 def finish(
-    connection: Connection, build_id: int, *, finished_at: datetime, failure: str | None
+    connection: Connection,
+    build_id: int,
+    windows: Iterable[Window],
+    *,
+    finished_at: datetime,
+    failure: str | None,
 ) -> None:
     """Record how a build ended; after success the tests' position is the build's."""
     connection.execute("begin")
@@ -175,23 +209,21 @@ def finish(
             "update meta.builds set finished_at = ?, failure = ? where build_id = ?",
             [finished_at, failure, build_id],
         )
-        if failure is None:
-            connection.execute(
-                """
-                update meta.positions set build_id = w.build_id, load_id = w.upto_load_id
-                from meta.windows as w
-                where w.model = ? and positions.model = w.model and w.build_id = ?
-                """,
-                [TESTS, build_id],
-            )
+        for window in windows:
+            if window.model == TESTS and failure is None:
+                connection.execute(
+                    "update meta.positions set build_id = ?, load_id = ?"
+                    " where model = ? and load_id = ?",
+                    [build_id, window.upto, TESTS, window.position.load_id],
+                )
         connection.execute("commit")
     except BaseException:
         connection.execute("rollback")
         raise
 
 
-def record_seeds(connection: Connection, fingerprints: Mapping[str, str]) -> None:
-    """Remember which contents of the seeds are in the warehouse."""
+def record_seeds(connection: Connection, fingerprints: Mapping[str, str | None]) -> None:
+    """Remember which contents of the seeds are in the warehouse; None = nobody knows."""
     _insert_missing_positions(connection, fingerprints)
     for seed, fingerprint in fingerprints.items():
         connection.execute(

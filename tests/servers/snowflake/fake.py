@@ -31,6 +31,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath
+from string import Template
 from typing import Any
 
 import duckdb
@@ -42,7 +43,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import s3fs
 import uvicorn
-from fakesnow import arrow
+from fakesnow import arrow, macros
 from fakesnow.transforms import SUCCESS_NOP, stage
 from sqlglot import exp
 from sqlglot.dialects import DuckDB
@@ -168,7 +169,52 @@ def execute(self: Any, statement: exp.Expr, params: Any = None) -> None:
         )
     if is_ddl(statement) and session.is_open:
         end(conn, "commit")
-    return in_transaction(self, statement, params)
+    return in_transaction(self, statement.transform(as_snowflake), params)
+
+
+FLATTEN = """
+CREATE OR REPLACE MACRO ${catalog}._fs_flatten(input) AS TABLE
+    SELECT
+        hash(TO_JSON(input))::UBIGINT AS SEQ,
+        e.k AS KEY,
+        COALESCE(e.k, '[' || (e.n - 1) || ']') AS PATH,
+        CASE WHEN e.k IS NULL THEN (e.n - 1)::BIGINT END AS INDEX,
+        e.v AS VALUE,
+        TO_JSON(input) AS THIS
+    FROM (
+        SELECT UNNEST(
+            CASE WHEN json_type(TO_JSON(input)) = 'OBJECT'
+                 THEN list_transform(
+                    json_keys(TO_JSON(input)),
+                    lambda x, i: struct_pack(k := x, v := CAST(TO_JSON(input) -> x AS JSON), n := i)
+                 )
+                 ELSE list_transform(
+                    CAST(TO_JSON(input) AS JSON[]),
+                    lambda x, i: struct_pack(k := NULL::VARCHAR, v := x, n := i)
+                 )
+            END, recursive := true
+        )
+    ) AS e(k, v, n)
+"""
+"""fakesnow numbers the items in no order, so that INDEX may be another item's."""
+
+
+def as_snowflake(node: exp.Expr) -> exp.Expr:
+    """What fakesnow translates otherwise than Snowflake works.
+
+    ARRAY_TO_STRING(ARRAY_COMPACT(variant), …) is taken for a list of DuckDB, GET(…)::VARCHAR
+    keeps a text's quotes, and sums go through DOUBLE.
+    """
+    if isinstance(node, exp.ArrayToString) and isinstance(node.this, exp.ArrayCompact):
+        texts = exp.func("from_json", node.this.this, exp.Literal.string('["VARCHAR"]'))
+        joined = [texts, exp.Literal.string("string_agg"), node.expression]
+        return exp.Anonymous(this="list_aggregate", expressions=joined)
+    if isinstance(node, exp.Cast) and isinstance(node.this, exp.GetExtract):
+        return exp.JSONExtractScalar(this=node.this.this, expression=node.this.expression)
+    is_cast = isinstance(node, exp.Sum) and isinstance(node.this, exp.TryCast)
+    if is_cast and node.this.to.is_type(exp.DataType.Type.DOUBLE):
+        node.set("this", node.this.this)
+    return node
 
 
 def in_transaction(self: Any, statement: exp.Expr, params: Any) -> None:
@@ -191,11 +237,17 @@ def in_transaction(self: Any, statement: exp.Expr, params: Any) -> None:
     except duckdb.ConstraintException as error:
         abort(conn)
         raise ProgrammingError(msg=str(error), errno=100072, sqlstate="22000") from error
-    except Exception:
+    except ProgrammingError:
         abort(conn)
         if is_alone:
             end(conn, "rollback")
         raise
+    except Exception as error:
+        # fakesnow would answer 500, which clients take for an outage and send again without end.
+        abort(conn)
+        if is_alone:
+            end(conn, "rollback")
+        raise ProgrammingError(msg=repr(error), errno=370001, sqlstate="XX000") from error
     finally:
         if not session.is_open:
             locks.release(conn)
@@ -626,6 +678,7 @@ def md5_number_lower64(generator: DuckDB.Generator, expression: exp.Expr) -> str
 
 def main() -> None:
     """Serve on the port of 127.0.0.1 that the command line names."""
+    macros.FS_FLATTEN = Template(FLATTEN)
     copying._inserts, copying._source_glob, copying._source_urls = inserts, source_glob, source_urls
     copying.copy_into = cursors.copy_into = copy_into
     copying.ReadJSON.read_expression = read_expression

@@ -16,8 +16,8 @@
 #}
 {% macro changed_bars(window, seconds, ranges, extra_columns=[]) -%}
     {%- set final = (
-        "case when " ~ shift_seconds('n.bar_at', seconds + 30) ~ " <= timestamp '" ~ window.watermark
-        ~ "' then 1 else 0 end"
+        "case when " ~ shift_seconds('n.bar_at', seconds + 30) ~ " <= " ~ time_literal(window.watermark)
+        ~ " then 1 else 0 end"
     ) if window.watermark else '0' -%}
     {%- if not window.is_full %},
     stored as (
@@ -68,13 +68,14 @@
     recomputed as (
         select
             symbol, rolled_at as bar_at, min(session_date) as session_date,
-            {{ first_by('open', 'bar_at', 'open is not null') }} as open,
+            {#- Named in full: on Snowflake a bare bar_at could be the alias above. #}
+            {{ first_by('p.open', 'p.bar_at', 'p.open is not null') }} as open,
             max(high) as high, min(low) as low,
-            {{ last_by('close', 'bar_at', 'close is not null') }} as close,
+            {{ last_by('p.close', 'p.bar_at', 'p.close is not null') }} as close,
             cast(sum(volume) as decimal(38, 8)) as volume,
             cast(sum(trade_count) as bigint) as trade_count,
             cast(sum(dollar_volume) as decimal(38, 16)) as dollar_volume
-        from parts
+        from parts as p
         group by symbol, rolled_at
     )
     {{- changed_bars(window, seconds, ranges) }}
@@ -82,5 +83,12 @@
 
 {# Value of a print; wide enough for every price and size. #}
 {% macro dollars() -%}
+    {{ adapter.dispatch('dollars')() }}
+{%- endmacro %}
+{% macro default__dollars() -%}
     cast(price as decimal(19, 8)) * cast(trade_size as decimal(18, 8))
+{%- endmacro %}
+{# Snowflake keeps 12 decimals of a product, or as many as the longer factor has: 16 are needed. #}
+{% macro snowflake__dollars() -%}
+    cast(cast(price as decimal(27, 16)) * cast(trade_size as decimal(18, 8)) as decimal(38, 16))
 {%- endmacro %}

@@ -5,28 +5,34 @@
   widen: ours must reach the source's, and go beyond only by trades after the quote.
 #}
 {% macro disagreements() -%}
-    concat_ws(
-        ',',
-        case when {{ prices_differ('source_open', 'our_open') }} then 'open' end,
+    substr(
+        case when {{ prices_differ('source_open', 'our_open') }} then ',open' else '' end
+        ||
         case
-            when source_high > our_high and {{ prices_differ('source_high', 'our_high') }} then 'high'
+            when source_high > our_high and {{ prices_differ('source_high', 'our_high') }} then ',high'
             when source_high < our_high and last_trade_at <= quoted_at
-                and {{ prices_differ('source_high', 'our_high') }} then 'high'
-        end,
+                and {{ prices_differ('source_high', 'our_high') }} then ',high'
+            else ''
+        end
+        ||
         case
-            when source_low < our_low and {{ prices_differ('source_low', 'our_low') }} then 'low'
+            when source_low < our_low and {{ prices_differ('source_low', 'our_low') }} then ',low'
             when source_low > our_low and last_trade_at <= quoted_at
-                and {{ prices_differ('source_low', 'our_low') }} then 'low'
-        end,
+                and {{ prices_differ('source_low', 'our_low') }} then ',low'
+            else ''
+        end
+        ||
         case when {{ prices_differ('source_previous_close', 'our_previous_close') }}
-            then 'previous_close' end,
+            then ',previous_close' else '' end
         {#- The source rounds both, to two decimals at the least. #}
+        ||
         case when abs(source_change - (quote_price - source_previous_close)) > 0.01
-            then 'change' end,
-        case when abs(
+            then ',change' else '' end
+        || case when abs(
             cast(source_change_percent as double)
             - (100 * cast(quote_price as double) / cast(source_previous_close as double) - 100)
-        ) > 0.01 then 'change_percent' end
+        ) > 0.01 then ',change_percent' else '' end,
+        2
     )
 {%- endmacro %}
 

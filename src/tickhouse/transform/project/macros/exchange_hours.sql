@@ -1,6 +1,6 @@
 {# Extended hours of the US exchanges, as in tickhouse/model/calendar.py. #}
 {% macro pre_market_start(session_date) -%}
-    {{ utc_time(shift_seconds('cast(' ~ session_date ~ ' as timestamp)', 4 * 3600)) }}
+    {{ utc_time(shift_seconds(start_of_date(session_date), 4 * 3600)) }}
 {%- endmacro %}
 
 {% macro post_market_end(close_at) -%}

@@ -44,3 +44,34 @@
         )
     )
 {%- endmacro %}
+
+{% macro snowflake__binance_trades_elements(frames) -%}
+    select
+        topic_id, part, log_offset, log_at, load_id, source, session_id, session_seq, received_at,
+        payload_kind,
+        case when is_page then f.index end as trade_index,
+        case when coalesce(f.value:price::varchar, f.value:qty::varchar, f.value:time::varchar) is not null
+            then 'BINANCE:' || t.symbol end as raw_symbol,
+        f.value:price::varchar as raw_price,
+        f.value:qty::varchar as raw_size,
+        f.value:time::varchar as raw_time,
+        {{ whole_id('f.value:id::varchar') }} as trade_id,
+        '' as raw_conditions,
+        case when not is_page then 'unknown_shape' end as frame_reason
+    from (
+        select
+            * exclude (payload),
+            is_array(payload) as is_page,
+            case when is_array(payload) then payload else parse_json('[null]') end as elements
+        from {{ frames }}
+        where payload_kind = 'binance.trades' and payload is not null
+    ) as t, lateral flatten(input => t.elements) as f
+{%- endmacro %}
+
+{# A number without sign of at most 64 bits, as text; null where it is none. #}
+{% macro whole_id(text) -%}
+    cast(case
+        when try_to_decimal(replace({{ text }}, '_', '?'), 38, 0) between 0 and 18446744073709551615
+            then try_to_decimal(replace({{ text }}, '_', '?'), 38, 0)
+    end as varchar)
+{%- endmacro %}

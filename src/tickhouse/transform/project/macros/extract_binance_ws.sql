@@ -51,3 +51,32 @@
         )
     )
 {%- endmacro %}
+
+{% macro snowflake__binance_ws_elements(frames) -%}
+    select
+        topic_id, part, log_offset, log_at, load_id, source, session_id, session_seq, received_at,
+        payload_kind,
+        case when is_trade_message then 0 end as trade_index,
+        case when is_trade_message then 'BINANCE:' || payload:data:s::varchar end as raw_symbol,
+        case when is_trade_message then payload:data:p::varchar end as raw_price,
+        case when is_trade_message then payload:data:q::varchar end as raw_size,
+        case when is_trade_message then payload:data:T::varchar end as raw_time,
+        {{ whole_id('payload:data:t::varchar') }} as trade_id,
+        '' as raw_conditions,
+        case when not is_trade_message then 'unknown_shape' end as frame_reason
+    from (
+        select
+            *,
+            payload:stream::varchar as stream_name,
+            coalesce(endswith(payload:stream::varchar, '@trade') and payload:data:e::varchar = 'trade', false)
+                as is_trade_message
+        from {{ frames }}
+        where payload_kind = 'binance.ws' and payload is not null
+    )
+    where is_trade_message
+        or not coalesce(contains(stream_name, '@') and not endswith(stream_name, '@trade'), false)
+        and not (
+            stream_name is null
+            and (payload:id::varchar is not null or payload:"lastUpdateId"::varchar is not null)
+        )
+{%- endmacro %}

@@ -29,3 +29,17 @@
         where payload_kind = 'finnhub.profile2' and payload is not null
     )
 {%- endmacro %}
+
+{% macro snowflake__finnhub_profiles(frames) -%}
+    select
+        received_at, session_id, session_seq,
+        case when {{ matches('symbol', '[A-Z0-9.:_/^= -]{1,32}') }} then symbol end as symbol,
+        nullif(left(trim(payload:name::varchar), 200), '') as name,
+        nullif(left(trim(payload:"finnhubIndustry"::varchar), 200), '') as industry,
+        case when coalesce(payload:currency::varchar, 'USD') = 'USD' then cast(
+            cast({{ positive(kept_number('payload:"marketCapitalization"::varchar')) }} as decimal(30, 8))
+            * cast(1000000 as decimal(7, 0)) as decimal(38, 2)
+        ) end as market_cap
+    from {{ frames }}
+    where payload_kind = 'finnhub.profile2' and payload is not null
+{%- endmacro %}

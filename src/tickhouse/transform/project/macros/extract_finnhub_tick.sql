@@ -54,3 +54,40 @@
         )
     )
 {%- endmacro %}
+
+{% macro snowflake__finnhub_tick_elements(frames) -%}
+    select
+        topic_id, part, log_offset, log_at, load_id, source, session_id, session_seq, received_at,
+        payload_kind,
+        case when is_page then f.index end as trade_index,
+        case when is_page and coalesce(
+            get(t.payload:p, f.index)::varchar, get(t.payload:v, f.index)::varchar, f.value::varchar
+        ) is not null then t.symbol end as raw_symbol,
+        case when is_page then get(t.payload:p, f.index)::varchar end as raw_price,
+        case when is_page then get(t.payload:v, f.index)::varchar end as raw_size,
+        case when is_page then f.value::varchar end as raw_time,
+        cast(null as varchar) as trade_id,
+        case when is_page then {{ joined_texts('get(t.payload:c, f.index)') }} else '' end
+            as raw_conditions,
+        case when not is_page then 'unknown_shape' end as frame_reason
+    from (
+        select
+            *,
+            case when is_page then payload:t else parse_json('[null]') end as places
+        from (
+            select
+                *,
+                coalesce(
+                    is_array(payload:t) and is_array(payload:p) and is_array(payload:v)
+                    and array_size(payload:p) = array_size(payload:t)
+                    and array_size(payload:v) = array_size(payload:t)
+                    and (
+                        not coalesce(is_array(payload:c), false)
+                        or array_size(payload:c) = array_size(payload:t)
+                    ), false
+                ) as is_page
+            from {{ frames }}
+            where payload_kind = 'finnhub.tick' and payload is not null
+        )
+    ) as t, lateral flatten(input => t.places) as f
+{%- endmacro %}

@@ -1,13 +1,16 @@
 {# What a gap keeps of the event that told it. #}
 {% macro gap_facts() -%}
-    {{ adapter.dispatch('gap_facts')() }}
+    {{ packed(gap_types()) }}
 {%- endmacro %}
-{% macro default__gap_facts() -%}
-    struct_pack(
-        session_id := session_id, session_seq := session_seq, stream := stream,
-        seq_from := seq_from, seq_to := seq_to, symbols := symbols, cause := cause,
-        told_at := told_at
-    )
+{% macro gap_types() %}
+    {{ return({
+        'session_id': 'varchar', 'session_seq': 'bigint', 'stream': 'varchar',
+        'seq_from': 'bigint', 'seq_to': 'bigint', 'symbols': 'varchar', 'cause': 'varchar',
+        'told_at': 'timestamp'
+    }) }}
+{% endmacro %}
+{% macro gap_fact(facts, name) -%}
+    {{ unpacked(facts, name, gap_types()[name]) }}
 {%- endmacro %}
 
 {#

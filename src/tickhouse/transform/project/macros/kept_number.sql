@@ -16,3 +16,14 @@
         end as decimal(18, 8)
     )
 {%- endmacro %}
+{# Rounds half up, as DuckDB; null where it has more than 10 digits before the point. #}
+{% macro snowflake__kept_number(text) -%}
+    {%- set strict = "replace(" ~ text ~ ", '_', '?')" -%}
+    try_to_decimal(
+        case
+            when (contains({{ text }}, 'e-') or contains({{ text }}, 'E-'))
+                and abs(try_to_double({{ strict }})) < 0.000000005 then '0'
+            else {{ strict }}
+        end, 18, 8
+    )
+{%- endmacro %}

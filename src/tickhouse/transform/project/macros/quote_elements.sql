@@ -30,6 +30,21 @@
     )
 {%- endmacro %}
 
+{% macro snowflake__finnhub_quote_fields(frames) -%}
+    select
+        *,
+        payload:error::varchar as answer_error,
+        payload:c::varchar as raw_price,
+        payload:d::varchar as raw_change,
+        payload:dp::varchar as raw_change_percent,
+        payload:o::varchar as raw_open,
+        payload:h::varchar as raw_high,
+        payload:l::varchar as raw_low,
+        payload:pc::varchar as raw_previous_close,
+        payload:t::varchar as raw_time
+    from {{ frames }}
+{%- endmacro %}
+
 {#
   One row a frame of the window's quotes, with the reason why it is no quote, if any. What is zero
   for want of a value (o, h, l, pc; seen with a good price in 2020) is null.

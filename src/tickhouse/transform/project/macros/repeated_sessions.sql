@@ -4,10 +4,11 @@
     {% if execute %}
         {% set rows = run_query(
             "select distinct n.stream, '''' || replace(n.session_id, '''', '''''') || ''''"
-            ~ " from " ~ ranges ~ " as n where " ~ in_window(window, 'n.load_id')
-            ~ " and (n.frames > n.seq_to - n.seq_from + 1 or exists (select 1 from " ~ ranges
-            ~ " as o where o.stream = n.stream and o.session_id = n.session_id"
-            ~ " and o.load_id < n.load_id and o.seq_from <= n.seq_to and o.seq_to >= n.seq_from))"
+            ~ " from " ~ ranges ~ " as n left join " ~ ranges
+            ~ " as o on o.stream = n.stream and o.session_id = n.session_id"
+            ~ " and o.load_id < n.load_id and o.seq_from <= n.seq_to and o.seq_to >= n.seq_from"
+            ~ " where " ~ in_window(window, 'n.load_id')
+            ~ " and (n.frames > n.seq_to - n.seq_from + 1 or o.session_id is not null)"
         ).rows %}
         {% for row in rows %}
             {% do found.update({

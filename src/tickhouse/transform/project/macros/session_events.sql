@@ -43,3 +43,39 @@
         where source = 'tickhouse' and payload is not null
     )
 {%- endmacro %}
+
+{% macro snowflake__session_events(frames) -%}
+    select
+        session_id, session_seq, load_id,
+        payload:event::varchar as event,
+        {{ epoch_ns_to_timestamp('try_cast(payload:at::varchar as bigint)') }} as happened_at,
+        try_cast(payload:shard::varchar as integer) as shard,
+        payload:feed::varchar as feed,
+        payload:mode::varchar as mode,
+        try_cast(payload:cursor::varchar as bigint) as feed_cursor,
+        payload:previous:session::varchar as previous_session_id,
+        try_cast(payload:previous:seq::varchar as bigint) as previous_last_seq,
+        try_cast(payload:previous:others::varchar as bigint) as previous_others,
+        payload:reason::varchar as reason,
+        {%- for stream in frame_streams() if stream != 'sessions' %}
+        try_cast(payload:messages:{{ stream }}::varchar as bigint) as {{ stream }}_messages,
+        {%- endfor %}
+        payload:stream::varchar as stream,
+        try_cast(payload:seq_from::varchar as bigint) as seq_from,
+        try_cast(payload:seq_to::varchar as bigint) as seq_to,
+        {{ epoch_ns_to_timestamp('try_cast(payload:time_from::varchar as bigint)') }} as time_from,
+        {{ epoch_ns_to_timestamp('try_cast(payload:time_to::varchar as bigint)') }} as time_to,
+        case when is_array(payload:symbols) then payload:symbols end as symbol_list,
+        case when is_array(payload:symbols) then {{ joined_texts('payload:symbols') }} end as symbols,
+        payload:cause::varchar as cause,
+        payload:filled_by::varchar as filled_by,
+        payload:name::varchar as name,
+        try_cast(payload:id_from::varchar as bigint) as id_from,
+        try_cast(payload:id_to::varchar as bigint) as id_to,
+        payload:ray::varchar as ray,
+        try_cast(payload:clock_offset_ms::varchar as bigint) as clock_offset_ms,
+        payload:channel::varchar as channel,
+        try_cast(payload:every_s::varchar as double) as every_s
+    from {{ frames }}
+    where source = 'tickhouse' and payload is not null
+{%- endmacro %}

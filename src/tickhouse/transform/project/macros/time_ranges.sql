@@ -9,8 +9,8 @@
         {% set first = shift_seconds(time_bucket(step, 'min(' ~ column ~ ')'), -before) %}
         {% set last = shift_seconds(time_bucket(step, 'max(' ~ column ~ ')'), step + after) %}
         {% set found = run_query(
-            "select cast(" ~ first ~ " as varchar), cast(" ~ last ~ " as varchar),"
-            ~ " cast(" ~ shift_seconds(first, -600) ~ " as varchar) from " ~ relation ~ " where " ~ where
+            "select " ~ time_text(first) ~ ", " ~ time_text(last) ~ ", "
+            ~ time_text(shift_seconds(first, -600)) ~ " from " ~ relation ~ " where " ~ where
             ~ " group by " ~ time_bucket(600, column) ~ " order by min(" ~ column ~ ")"
         ).rows %}
         {% for row in found %}
@@ -26,7 +26,7 @@
 {% endmacro %}
 
 {% macro in_range(column, range) -%}
-    {{ column }} >= timestamp '{{ range[0] }}' and {{ column }} < timestamp '{{ range[1] }}'
+    {{ column }} >= {{ time_literal(range[0]) }} and {{ column }} < {{ time_literal(range[1]) }}
 {%- endmacro %}
 
 {# The rows of `relation` within `ranges`: one scan a range, each skipping what lies outside. #}

@@ -111,6 +111,28 @@
     end
 {%- endmacro %}
 
+{# A VARIANT is written anew: names of an object come in another order than they were delivered. #}
+{% macro snowflake__element_text(frame, element) -%}
+    {%- set place = element ~ '.trade_index' -%}
+    case
+        when {{ frame }}.payload is null
+            then coalesce({{ frame }}.payload_text, {{ frame }}.payload_b64, {{ frame }}.poison)
+        when {{ element }}.payload_kind = 'binance.trades' and {{ place }} is not null
+            then to_json(get({{ frame }}.payload, {{ place }}))
+        when {{ element }}.payload_kind = 'finnhub.tick' and {{ place }} is not null
+            then '{' || substr(
+                {%- for name in ['t', 'p', 'v', 'c'] %}
+                {{ '|| ' if not loop.first }}coalesce(
+                    ',"{{ name }}":' || to_json(get({{ frame }}.payload:{{ name }}, {{ place }})), ''
+                )
+                {%- endfor %}, 2
+            ) || '}'
+        when {{ place }} is null or {{ element }}.payload_kind <> 'finnhub.ws'
+            then to_json({{ frame }}.payload)
+        else to_json(get({{ frame }}.payload:data, {{ place }}))
+    end
+{%- endmacro %}
+
 {# Elements of a frame that must become a trade or a reject. #}
 {% macro element_count() -%}
     {{ adapter.dispatch('element_count')() }}
@@ -131,6 +153,23 @@
                 coalesce(json_type(payload, '$.c'), 'NULL') <> 'ARRAY'
                 or json_array_length(payload, '$.c') = json_array_length(payload, '$.t')
             ) then json_array_length(payload, '$.t')
+        else 0
+    end
+{%- endmacro %}
+{% macro snowflake__element_count() -%}
+    case
+        when payload_kind = 'finnhub.ws' and payload:type::varchar = 'trade' and is_array(payload:data)
+            then array_size(payload:data)
+        when payload_kind = 'binance.ws' and payload:data:e::varchar = 'trade'
+            and payload:stream::varchar like '%@trade' then 1
+        when payload_kind = 'binance.trades' and is_array(payload) then array_size(payload)
+        when payload_kind = 'finnhub.tick' and is_array(payload:t) and is_array(payload:p)
+            and is_array(payload:v) and array_size(payload:p) = array_size(payload:t)
+            and array_size(payload:v) = array_size(payload:t)
+            and (
+                not coalesce(is_array(payload:c), false)
+                or array_size(payload:c) = array_size(payload:t)
+            ) then array_size(payload:t)
         else 0
     end
 {%- endmacro %}

@@ -1,7 +1,7 @@
 {#
   A build is pinned: the builder writes one row a model into meta.windows before dbt starts. A model
   reads bronze and silver rows with `load_id > after and load_id <= upto`, as literals, so that a
-  scan skips everything older. The window a model was compiled with is kept in its SQL as a comment,
+  scan skips everything older. Only the build that was pinned last may read windows. The window a model was compiled with is kept in its SQL as a comment,
   which the materialization reads back: rows and position always belong together.
 #}
 {% macro build_window(name=none) %}
@@ -9,13 +9,17 @@
         {{ return({'build_id': 0, 'after': 0, 'upto': 0, 'is_full': true, 'position': 0,
                    'watermark': none}) }}
     {% endif %}
+    {% set build_id = var('build_id', none) %}
+    {% if build_id is none %}
+        {{ return(window_by_hand(name or model.name)) }}
+    {% endif %}
     {% set found = run_query(
-        "select build_id, after_load_id, upto_load_id, is_full, position, cast(watermark as varchar)"
-        ~ " from meta.windows where model = '" ~ (name or model.name) ~ "'"
+        "select build_id, after_load_id, upto_load_id, is_full, position, " ~ time_text('watermark')
+        ~ " from meta.windows where build_id = " ~ build_id ~ " and model = '" ~ (name or model.name) ~ "'"
     ).rows %}
     {% if found | length == 0 %}
         {{ exceptions.raise_compiler_error(
-            (name or model.name) ~ " has no build window: start builds with `tickhouse build`"
+            (name or model.name) ~ " has no window in build " ~ build_id ~ ": another build was pinned since"
         ) }}
     {% endif %}
     {% set row = found[0] %}
@@ -23,6 +27,18 @@
         'build_id': row[0] | int, 'after': row[1] | int, 'upto': row[2] | int, 'is_full': row[3],
         'position': row[4] | int, 'watermark': row[5]
     }) }}
+{% endmacro %}
+
+{# dbt without a build: what only reads sees everything, what would write is refused. #}
+{% macro window_by_hand(name) %}
+    {% if flags.WHICH in ['run', 'build'] %}
+        {{ exceptions.raise_compiler_error(
+            "`dbt " ~ flags.WHICH ~ "` cannot build " ~ name ~ ": `tickhouse build` pins what each model reads, and then"
+            ~ " runs dbt. By hand: dbt seed, test, compile, show, docs generate, source freshness"
+        ) }}
+    {% endif %}
+    {{ return({'build_id': 0, 'after': 0, 'upto': 9000000000000000000, 'is_full': true, 'position': 0,
+               'watermark': none}) }}
 {% endmacro %}
 
 {% macro window_comment(window) -%}

@@ -8,15 +8,20 @@ select 'kpi and bars_1d' as disagreement, k.symbol as found_at
 from {{ ref('kpi') }} as k
 left join {{ ref('bars_1d') }} as d on k.symbol = d.symbol and k.session_date = d.session_date
 where {{ in_window(window, 'k.load_id') }}
-    and (k.volume, k.trade_count, k.dollar_volume)
-        is distinct from (d.volume, coalesce(d.trade_count, 0), d.dollar_volume)
+    and (
+        k.volume is distinct from d.volume or k.trade_count <> coalesce(d.trade_count, 0)
+        or k.dollar_volume is distinct from d.dollar_volume
+    )
 union all
 select 'kpi and market_map', k.symbol
 from {{ ref('kpi') }} as k
 left join {{ ref('market_map') }} as m on k.symbol = m.symbol
 where {{ in_window(window, 'k.load_id') }}
-    and (k.session_date, k.last_price, k.dollar_volume)
-        is distinct from (m.session_date, m.last_price, m.dollar_volume)
+    and (
+        k.session_date is distinct from m.session_date
+        or k.last_price is distinct from m.last_price
+        or k.dollar_volume is distinct from m.dollar_volume
+    )
 union all
 select 'market_map keys', symbol
 from {{ ref('market_map') }}

@@ -10,36 +10,37 @@
 
 with arrived as (
     select
-        symbol, cast(session_date as timestamp) as bar_at,
+        symbol, {{ start_of_date('session_date') }} as bar_at,
         {#- An opening print comes before every other trade, a closing print after. #}
         {{ first_by(tick_facts(), tick_order('not is_opening_print'), 'day_sets_open_close') }}
             as first_tick,
         {{ last_by(tick_facts(), tick_order('is_closing_print'), 'day_sets_open_close') }}
             as last_tick,
-        max(price) filter (where day_sets_high_low) as high,
-        min(price) filter (where day_sets_high_low) as low,
-        coalesce(sum(trade_size) filter (where counts_volume), 0) as volume,
-        count(*) filter (where counts_volume) as trade_count,
-        coalesce(sum({{ dollars() }}) filter (where counts_volume), 0) as dollar_volume
+        max(case when day_sets_high_low then price end) as high,
+        min(case when day_sets_high_low then price end) as low,
+        coalesce(sum(case when counts_volume then trade_size end), 0) as volume,
+        count(case when counts_volume then 1 end) as trade_count,
+        coalesce(sum(case when counts_volume then {{ dollars() }} end), 0) as dollar_volume
     from {{ ref('trades') }}
     where {{ in_window(window) }}
     group by symbol, session_date
-    having bool_or(day_sets_high_low or day_sets_open_close or counts_volume)
+    having {{ any_true('day_sets_high_low or day_sets_open_close or counts_volume') }}
 ),
 
 ordered as (
     select
-        *, first_tick.price as open, last_tick.price as close,
-        case when first_tick.is_opening_print then '0 ' else '1 ' end
+        *, {{ tick_fact('first_tick', 'price') }} as open,
+        {{ tick_fact('last_tick', 'price') }} as close,
+        case when {{ tick_fact('first_tick', 'is_opening_print') }} then '0 ' else '1 ' end
             || {{ tick_order_text('first_tick') }} as open_order,
-        case when last_tick.is_closing_print then '1 ' else '0 ' end
+        case when {{ tick_fact('last_tick', 'is_closing_print') }} then '1 ' else '0 ' end
             || {{ tick_order_text('last_tick') }} as close_order
     from arrived
 )
 {% set ranges = [] %}
 {% if not window.is_full %}
 {% set ranges = time_ranges(
-    ref('trades'), 'cast(session_date as timestamp)', in_window(window), 86400
+    ref('trades'), start_of_date('session_date'), in_window(window), 86400
 ) %}
 , so_far as (
     {{ rows_in(this, 'bar_at', ranges) }}
@@ -52,8 +53,8 @@ recomputed as (
         a.symbol, a.bar_at, cast(a.bar_at as date) as session_date,
         case when s.open is not null and (a.open is null or s.open_order < a.open_order)
             then s.open else a.open end as open,
-        greatest(a.high, s.high) as high,
-        least(a.low, s.low) as low,
+        {{ greatest_of('a.high, s.high') }} as high,
+        {{ least_of('a.low, s.low') }} as low,
         case when s.close is not null and (a.close is null or s.close_order > a.close_order)
             then s.close else a.close end as close,
         cast(a.volume + coalesce(s.volume, 0) as decimal(38, 8)) as volume,

@@ -27,17 +27,17 @@ recomputed as (
     select
         symbol, bar_at, min(session_date) as session_date,
         {{ first_by('price', tick_order(), 'bar_sets_price') }} as open,
-        max(price) filter (where bar_sets_price) as high,
-        min(price) filter (where bar_sets_price) as low,
+        max(case when bar_sets_price then price end) as high,
+        min(case when bar_sets_price then price end) as low,
         {{ last_by('price', tick_order(), 'bar_sets_price') }} as close,
-        cast(coalesce(sum(trade_size) filter (where counts_volume), 0) as decimal(38, 8)) as volume,
-        count(*) filter (where counts_volume) as trade_count,
+        cast(coalesce(sum(case when counts_volume then trade_size end), 0) as decimal(38, 8)) as volume,
+        count(case when counts_volume then 1 end) as trade_count,
         cast(coalesce(
-            sum({{ dollars() }}) filter (where counts_volume), 0
+            sum(case when counts_volume then {{ dollars() }} end), 0
         ) as decimal(38, 16)) as dollar_volume
     from trades
     group by symbol, bar_at
     {#- A second that holds only prints without price and volume is no bar. #}
-    having bool_or(bar_sets_price or counts_volume)
+    having {{ any_true('bar_sets_price or counts_volume') }}
 )
 {{ changed_bars(window, 1, ranges) }}

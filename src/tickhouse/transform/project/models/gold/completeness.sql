@@ -124,9 +124,9 @@ counted as (
         {% endfor %}
         coalesce(r.frames, 0) as refused,
         coalesce(m.gap_ms, 0) as gap_ms,
-        greatest(
-            a.last_seq, r.last_seq, n.last_seq{% if not window.is_full %}, c.last_seq{% endif %}
-        ) as last_seq
+        {{ greatest_of(
+            'a.last_seq, r.last_seq, n.last_seq' ~ (', c.last_seq' if not window.is_full else '')
+        ) }} as last_seq
     from touched as t
     left join arrived as a on t.session_id = a.session_id and t.stream = a.stream
     left join refused as r on t.session_id = r.session_id and t.stream = r.stream
@@ -166,7 +166,7 @@ select
     cast(case when stream = 'quotes' then frames - repeated - rejects else 0 end as bigint) as quotes,
     cast(rejects as bigint) as rejects,
     opened_at is not null and frames_expected = frames - repeated + refused as is_complete,
-    cast(gap_ms / 1000.0 as double) as gap_s,
+    cast(gap_ms as double) / 1000 as gap_s,
     last_seq,
     cast({{ window.upto }} as bigint) as load_id
 from expected

@@ -11,8 +11,8 @@ with
 {% if not window.is_full %}
 changed as (
     select
-        cast(least(g.time_from, coalesce(p.opened_at, g.time_from)) as date) - 1 as first_date,
-        cast(greatest(g.time_to, coalesce(s.opened_at, g.time_to)) as date) + 1 as last_date
+        cast({{ least_of('g.time_from, p.opened_at') }} as date) - 1 as first_date,
+        cast({{ greatest_of('g.time_to, s.opened_at') }} as date) + 1 as last_date
     from {{ ref('gaps') }} as g
     left join {{ ref('sessions') }} as s on g.session_id = s.session_id
     left join {{ ref('sessions') }} as p on s.previous_session_id = p.session_id
@@ -25,9 +25,8 @@ changed as (
 ),
 
 touched as (
-    select distinct session_date from (
-        select {{ each_date('first_date', 'last_date') }} as session_date from changed
-    )
+    select distinct session_date
+    from {{ date_rows('changed', 'first_date', 'last_date', 'session_date') }}
 ),
 
 span as (
@@ -35,20 +34,24 @@ span as (
 ),
 {% endif %}
 
-told as (
+told_lists as (
     select
         g.stream, g.time_from, greatest(g.time_from, g.time_to) as time_to, g.filled_by,
         g.id_from, g.id_to + 1 as id_end, g.seq_from, g.seq_to, s.feed,
-        {{ split_codes('g.symbols') }} as symbol
+        g.symbols
     from {{ ref('gaps') }} as g
     left join {{ ref('sessions') }} as s on g.session_id = s.session_id
     {% if not window.is_full %}
     inner join span as t
-        on g.time_to >= cast(t.first_date - 1 as timestamp)
-        and g.time_from < cast(t.last_date + 2 as timestamp)
+        on g.time_to >= {{ start_of_date('t.first_date - 1') }}
+        and g.time_from < {{ start_of_date('t.last_date + 2') }}
     {% endif %}
     where g.stream in ('trades', 'quotes') and g.time_from is not null and g.time_to is not null
         and g.cause is distinct from 'another feed'
+),
+
+told as (
+    select * from {{ split_rows('told_lists', 'symbols', 'symbol') }}
 ),
 
 placed as (
@@ -97,15 +100,13 @@ days as (
     {% for part in ['told', 'missing'] %}
     select
         '{{ part }}' as part, symbol, stream, session_date,
-        greatest(time_from, cast(session_date as timestamp)) as time_from,
-        least(time_to, {{ shift_seconds('cast(session_date as timestamp)', 86400) }}) as time_to,
+        greatest(time_from, {{ start_of_date('session_date') }}) as time_from,
+        least(time_to, {{ shift_seconds(start_of_date('session_date'), 86400) }}) as time_to,
         null as open_at, null as close_at
-    from (
-        select
-            *, {{ each_date('cast(time_from as date)', 'cast(time_to as date)') }} as session_date
-        from {{ part }}_times
-        where is_always_open
-    )
+    from {{ date_rows(
+        '(select * from ' ~ part ~ '_times where is_always_open)', 'cast(time_from as date)',
+        'cast(time_to as date)', 'session_date'
+    ) }}
     union all
     select
         '{{ part }}', t.symbol, t.stream, h.session_date,
@@ -143,7 +144,7 @@ summed as (
         symbol, stream, session_date,
         {% for part in ['told', 'missing'] %}
         {% for measure in ['open_ms', 'regular_ms', 'ids'] %}
-        coalesce(sum({{ measure }}) filter (where part = '{{ part }}'), 0)
+        coalesce(sum(case when part = '{{ part }}' then {{ measure }} end), 0)
             as {{ part }}_{{ measure }},
         {% endfor %}
         {% endfor %}
@@ -156,9 +157,9 @@ select
     session_date,
     symbol,
     stream,
-    cast(missing_open_ms / 1000.0 as double) as missing_s,
-    cast(missing_regular_ms / 1000.0 as double) as missing_regular_s,
-    cast((told_open_ms - missing_open_ms) / 1000.0 as double) as filled_s,
+    cast(missing_open_ms as double) / 1000 as missing_s,
+    cast(missing_regular_ms as double) / 1000 as missing_regular_s,
+    cast(told_open_ms - missing_open_ms as double) / 1000 as filled_s,
     cast(missing_ids as bigint) as ids_missing,
     cast(told_ids - missing_ids as bigint) as ids_filled,
     cast(refused as bigint) as messages_refused,

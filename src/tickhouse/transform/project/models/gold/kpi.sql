@@ -26,7 +26,7 @@ with arrived as (
 quoted as (
     select
         symbol,
-        {{ last_by(quote_facts(), '(quoted_at, received_at, session_id, session_seq)') }} as quote
+        {{ last_by(quote_facts(), quote_order()) }} as quote
     from {{ ref('quotes') }}
     where {{ in_window(window) }} and not is_stale
     group by symbol
@@ -44,13 +44,15 @@ touched as (
 
 newest_trades as (
     select
-        symbol, last_tick.price as last_trade_price, last_tick.event_at as last_trade_at,
-        last_tick.source as last_trade_source, {{ tick_order_text('last_tick') }} as last_order
+        symbol, {{ tick_fact('last_tick', 'price') }} as last_trade_price,
+        {{ tick_fact('last_tick', 'event_at') }} as last_trade_at,
+        {{ tick_fact('last_tick', 'source') }} as last_trade_source,
+        {{ tick_order_text('last_tick') }} as last_order
     from arrived
 ),
 
 newest_quotes as (
-    select symbol, {% for fact in quote_columns %}quote.{{ fact }} as {{ fact }}{{ ', ' if not loop.last }}{% endfor %}
+    select symbol, {% for fact in quote_columns %}{{ quote_fact('quote', fact) }} as {{ fact }}{{ ', ' if not loop.last }}{% endfor %}
     from quoted
 ),
 

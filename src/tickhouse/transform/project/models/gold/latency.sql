@@ -19,19 +19,20 @@ ranked as (
         sum(trade_count) over (
             partition by minute_at, source, measure order by milliseconds
         ) as up_to_here,
-        sum(trade_count) over (partition by minute_at, source, measure) as trade_count
+        sum(trade_count) over (partition by minute_at, source, measure) as measured
     from counts
 )
 
 select
     minute_at,
     source,
-    cast(max(trade_count) as bigint) as trade_count,
+    cast(max(measured) as bigint) as trade_count,
     {% for measure in measures %}
     {% for percent in [50, 95, 99] %}
-    min(milliseconds) filter (
-        where measure = '{{ measure }}' and 100 * up_to_here >= {{ percent }} * trade_count
-    ) as {{ measure }}_ms_p{{ percent }},
+    min(case
+        when measure = '{{ measure }}' and 100 * up_to_here >= {{ percent }} * measured
+            then milliseconds
+    end) as {{ measure }}_ms_p{{ percent }},
     {% endfor %}
     {% endfor %}
     cast({{ window.upto }} as bigint) as load_id

@@ -12,7 +12,5 @@ events as (
 
 select distinct
     session_id, session_seq, symbol, happened_at as told_at, channel, reason, every_s, load_id
-from (
-    select *, {{ each_of('symbol_list') }} as symbol from events where event = 'coverage'
-)
+from {{ list_rows("(select * from events where event = 'coverage')", 'symbol_list', 'symbol') }}
 where symbol is not null

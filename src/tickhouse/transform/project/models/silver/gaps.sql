@@ -50,13 +50,17 @@ told as (
     select
         kind, name,
         {#- Who told it first; who filled it, only where nobody told. #}
-        {{ first_by(gap_facts(), '(told_at is null, coalesce(told_at, filled_at), session_id, session_seq)') }}
+        {{ first_by(gap_facts(), row_order([
+            ('flag', 'k.told_at is null'), ('time', 'coalesce(k.told_at, k.filled_at)'),
+            ('text', 'k.session_id'), ('number', 'k.session_seq')
+        ])) }}
             as facts,
         min(time_from) as time_from, max(time_to) as time_to,
         min(id_from) as id_from, max(id_to) as id_to,
-        {{ first_by('filled_by', '(filled_at, filled_by)', 'filled_by is not null') }} as filled_by,
+        {{ first_by('k.filled_by', row_order([('time', 'k.filled_at'), ('text', 'k.filled_by')]), 'k.filled_by is not null') }}
+            as filled_by,
         min(filled_at) as filled_at
-    from known
+    from known as k
     group by kind, name
 ),
 
@@ -110,10 +114,12 @@ silences as (
 )
 
 select
-    kind, name, facts.session_id as session_id, facts.session_seq as session_seq,
-    facts.stream as stream, facts.seq_from as seq_from, facts.seq_to as seq_to,
-    id_from, id_to, time_from, time_to, facts.symbols as symbols, facts.cause as cause,
-    filled_by, facts.told_at as told_at, filled_at,
+    kind, name,
+    {% for fact in ['session_id', 'session_seq', 'stream', 'seq_from', 'seq_to'] -%}
+    {{ gap_fact('facts', fact) }} as {{ fact }},
+    {% endfor -%}
+    id_from, id_to, time_from, time_to, {{ gap_fact('facts', 'symbols') }} as symbols,
+    {{ gap_fact('facts', 'cause') }} as cause, filled_by, {{ gap_fact('facts', 'told_at') }} as told_at, filled_at,
     cast({{ window.upto }} as bigint) as load_id, false as is_removed
 from told
 union all

@@ -83,8 +83,8 @@ select
     session_id, session_seq, source, symbol, quoted_at, received_at, log_at,
     {% for value in values %}{{ value }}, {% endfor %}
     session_date,
-    is_repeat or coalesce(repeats, false) as is_repeat,
+    c.is_repeat or coalesce(c.repeats, false) as is_repeat,
     is_stale,
     case when is_new then load_id else cast({{ window.upto }} as bigint) end as load_id
-from compared
-where is_new or (repeats and not is_repeat)
+from compared as c
+where c.is_new or (c.repeats and not c.is_repeat)

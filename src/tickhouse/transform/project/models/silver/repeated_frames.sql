@@ -20,13 +20,21 @@ with arrived as (
       and session_id in ({{ suspects[stream] | default('null') }})
     {{ 'union all' if not loop.last }}
     {% endfor %}
+),
+
+known as (
+    select distinct a.stream, a.topic_id, a.part, a.log_offset
+    from arrived as a
+    inner join {{ ref('frame_ranges') }} as k
+        on a.stream = k.stream and a.session_id = k.session_id
+        and a.session_seq between k.seq_from and k.seq_to
+    where k.load_id <= {{ window.after }}
 )
 
-select stream, session_id, session_seq, topic_id, part, log_offset, load_id
-from arrived
-where delivery > 1 or exists (
-    select 1 from {{ ref('frame_ranges') }} as k
-    where k.load_id <= {{ window.after }} and k.stream = arrived.stream
-      and k.session_id = arrived.session_id
-      and arrived.session_seq between k.seq_from and k.seq_to
-)
+select
+    a.stream, a.session_id, a.session_seq, a.topic_id, a.part, a.log_offset, a.load_id
+from arrived as a
+left join known as k
+    on a.stream = k.stream and a.topic_id = k.topic_id and a.part = k.part
+    and a.log_offset = k.log_offset
+where a.delivery > 1 or k.log_offset is not null

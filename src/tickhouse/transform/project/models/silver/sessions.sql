@@ -13,22 +13,22 @@ events as (
 arrived as (
     select
         session_id,
-        max(feed) filter (where event = 'opened') as feed,
-        max(mode) filter (where event = 'opened') as mode,
-        max(shard) filter (where event = 'opened') as shard,
-        max(feed_cursor) filter (where event = 'opened') as feed_cursor,
-        max(previous_session_id) filter (where event = 'opened') as previous_session_id,
-        max(previous_last_seq) filter (where event = 'opened') as previous_last_seq,
-        max(previous_others) filter (where event = 'opened') as previous_others,
-        max(happened_at) filter (where event = 'opened') as opened_at,
-        max(happened_at) filter (where event = 'closed') as closed_at,
-        max(reason) filter (where event = 'closed') as close_reason,
-        max(trades_messages) filter (where event = 'closed') as trades_messages,
-        max(quotes_messages) filter (where event = 'closed') as quotes_messages,
-        max(reference_messages) filter (where event = 'closed') as reference_messages,
+        max(case when event = 'opened' then feed end) as feed,
+        max(case when event = 'opened' then mode end) as mode,
+        max(case when event = 'opened' then shard end) as shard,
+        max(case when event = 'opened' then feed_cursor end) as feed_cursor,
+        max(case when event = 'opened' then previous_session_id end) as previous_session_id,
+        max(case when event = 'opened' then previous_last_seq end) as previous_last_seq,
+        max(case when event = 'opened' then previous_others end) as previous_others,
+        max(case when event = 'opened' then happened_at end) as opened_at,
+        max(case when event = 'closed' then happened_at end) as closed_at,
+        max(case when event = 'closed' then reason end) as close_reason,
+        max(case when event = 'closed' then trades_messages end) as trades_messages,
+        max(case when event = 'closed' then quotes_messages end) as quotes_messages,
+        max(case when event = 'closed' then reference_messages end) as reference_messages,
         {{ last_by('ray', 'session_seq', "event = 'remote'") }} as ray,
         {{ last_by('clock_offset_ms', 'session_seq', "event = 'remote'") }} as clock_offset_ms,
-        min(time_from) filter (where event = 'gap') as gap_told_from
+        min(case when event = 'gap' then time_from end) as gap_told_from
     from events
     where event in ('opened', 'closed', 'remote')
         {#- What filled a gap says nothing of this session's own, unless ids show that none was. #}

@@ -20,21 +20,23 @@ hours as (
 ),
 
 codes as (
-    select raw_conditions, {{ split_codes('raw_conditions') }} as code
-    from (select distinct raw_conditions from trades where raw_conditions <> '')
+    select raw_conditions, code
+    from {{ split_rows(
+        "(select distinct raw_conditions from trades where raw_conditions <> '')", 'raw_conditions', 'code'
+    ) }}
 ),
 
 rules as (
     select
         c.raw_conditions,
         {#- A code nobody knows is neutral. Several codes: all must allow. #}
-        bool_and(coalesce(r.high_low, true)) as high_low,
-        bool_and(coalesce(r.open_close, true)) as open_close,
-        bool_and(coalesce(r.volume, true)) as volume,
-        bool_and(coalesce(r.bar_price, true)) as bar_price,
-        bool_or(coalesce(r.bar_price_off_hours_only, false)) as bar_price_off_hours_only,
-        bool_or(coalesce(r.opening_print, false)) as opening_print,
-        bool_or(coalesce(r.closing_print, false)) as closing_print
+        {{ all_true('coalesce(r.high_low, true)') }} as high_low,
+        {{ all_true('coalesce(r.open_close, true)') }} as open_close,
+        {{ all_true('coalesce(r.volume, true)') }} as volume,
+        {{ all_true('coalesce(r.bar_price, true)') }} as bar_price,
+        {{ any_true('coalesce(r.bar_price_off_hours_only, false)') }} as bar_price_off_hours_only,
+        {{ any_true('coalesce(r.opening_print, false)') }} as opening_print,
+        {{ any_true('coalesce(r.closing_print, false)') }} as closing_print
     from codes as c
     left join {{ ref('trade_conditions') }} as r on c.code = r.code
     group by c.raw_conditions
@@ -66,7 +68,7 @@ select
     trade_id,
     case
         when {{ matches('raw_conditions', '[0-9A-Za-z@,]*') }} then raw_conditions
-        else regexp_replace(raw_conditions, '[^0-9A-Za-z@,]', '', 'g')
+        else {{ without('raw_conditions', '[^0-9A-Za-z@,]') }}
     end as conditions,
     case when is_always_open then cast(event_at as date) else exchange_date end as session_date,
     is_always_open or is_exchange_open as is_regular_hours,
