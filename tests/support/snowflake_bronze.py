@@ -12,12 +12,10 @@ import msgspec
 from support.bronze_rows import T0, BronzeFrame, BronzeWarehouse, Row
 from tests.servers.snowflake import SnowflakeServer
 from tickhouse.transform.builder import Builder, snowflake_target
-from tickhouse.transform.dbt_runner import DbtRunner
 from tickhouse.warehouse.snowflake_options import SnowflakeOptions, read_snowflake_url
 from tickhouse.warehouse.snowflake_session import Cursor, Session
 
 _JSON_COLUMN = 9
-_parsed: list[DbtRunner] = []
 
 
 class SnowflakeBronze(BronzeWarehouse):
@@ -89,19 +87,13 @@ class SnowflakeBronze(BronzeWarehouse):
 def snowflake_builder(
     warehouse: SnowflakeBronze, folder: Path, **options: Any
 ) -> Iterator[Builder]:
-    """A builder of a database of the fake; the project is parsed once for all of them."""
+    """A builder of a database of the fake; it parses for itself: a manifest names its database."""
     builder = Builder(
         connect=warehouse.connect,
         target=snowflake_target(warehouse.options),
         work_folder=folder / "dbt",
         **options,
     )
-    if _parsed:
-        builder._dbt.write_profile()
-        builder._dbt._runner, builder._dbt.nodes = _parsed[0]._runner, _parsed[0].nodes
-    else:
-        builder._dbt.parse()
-        _parsed.append(builder._dbt)
     try:
         yield builder
     finally:

@@ -185,8 +185,8 @@ def test_models_whose_streams_bring_nothing_are_left_out_and_stand_level(
     ran: list[set[str]] = []
     run = builder._dbt.run
 
-    def watched(arguments: Sequence[str]) -> list[NodeResult]:
-        results = run(arguments)
+    def watched(arguments: Sequence[str], **options: Any) -> list[NodeResult]:
+        results = run(arguments, **options)
         ran.append({result.name for result in results})
         return results
 
