@@ -9,7 +9,7 @@ MINUTES ?= 1
 SEED   ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help up test test-all test-airflow test-long check lint bench prove-road prove-feeds prove-cluster soak servers wheel-smoke setup setup-dev browser clean
+.PHONY: help up test test-all test-airflow test-long check lint bench prove-road prove-feeds prove-cluster prove-warehouse soak servers wheel-smoke setup setup-dev browser clean
 
 help: ## Show this help
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-14s %s\n", $$1, $$2}'
@@ -63,6 +63,7 @@ bench: setup-dev ## Measure; results and how to read them: benchmarks/README.md
 	$(BIN)/python -m benchmarks.tutorial
 	$(BIN)/python -m benchmarks.simulator
 	$(BIN)/python -m benchmarks.feeds
+	$(BIN)/python -m benchmarks.load
 
 prove-road: setup ## Real trades, 20 random kills, audit, rebuild: one JSON line (<= 2 minutes)
 	@$(BIN)/python -m proofs.road
@@ -72,6 +73,9 @@ prove-feeds: setup ## A seeded day through a double of Finnhub, every fault: one
 
 prove-cluster: setup-dev ## Real Kafka and S3, 60 s of faults, two oracles: one JSON line (<= 5 minutes)
 	@$(BIN)/python -m proofs.cluster $(if $(SEED),--seed $(SEED))
+
+prove-warehouse: setup-dev ## DuckDB and a stand-in for Snowflake, loaders killed: one JSON line (<= 5 minutes)
+	@$(BIN)/python -m proofs.warehouse $(if $(SEED),--seed $(SEED))
 
 soak: setup-dev ## The same for MINUTES=30, and RELIABILITY.md from what was seen
 	$(BIN)/python -m proofs.soak --minutes $(MINUTES) $(if $(SEED),--seed $(SEED)) --json proofs/results/soak.json

@@ -1,19 +1,21 @@
 """Loaders of one warehouse, killed and stopped at random (SIGKILL, SIGSTOP) over a waiting lake."""
 
 import contextlib
+import json
 import os
 import random
 import signal
 import subprocess
 import time
 from collections.abc import Iterator
-from typing import Final
+from typing import Any, Final
 
 from proofs.kills import TICKHOUSE, Road
 
-LIFE_S: Final = (0.8, 2.6)
-"""How long a loader lives before it is struck; the first 0.6 s it only starts."""
+PAUSE_S: Final = (0.0, 0.5)
+"""A loader is struck so long after a load of its own."""
 ASLEEP_S: Final = 1.5
+STARTED_S: Final = 60.0
 
 
 class LoaderLives:
@@ -27,6 +29,7 @@ class LoaderLives:
         self._road = road
         self._chance = random.Random()  # noqa: S311 - which moment is struck, nothing secret
         self._running: list[subprocess.Popen[bytes]] = []
+        self._log = road.data / "loaders.log"
         self.kills = 0
         self.zombies = 0
 
@@ -36,9 +39,8 @@ class LoaderLives:
         asleep = set(self._chance.sample(range(kills), zombies))
         with self._ended():
             for life in range(kills):
-                self._fill(2)
-                time.sleep(self._chance.uniform(*LIFE_S))
-                victim = self._chance.choice(self._running)
+                victim = self._at_work()
+                time.sleep(self._chance.uniform(*PAUSE_S))
                 if life in asleep:
                     self._sleep(victim)
                 self._kill(victim)
@@ -53,6 +55,24 @@ class LoaderLives:
         build.kill()
         build.wait()
 
+    def _at_work(self) -> subprocess.Popen[bytes]:
+        """The loader that was the last to say that it has loaded something."""
+        deadline = time.monotonic() + STARTED_S
+        while time.monotonic() < deadline:
+            self._fill(2)
+            told = self._status()
+            for loader in self._running:
+                if loader.pid == told.get("pid") and told["facts"].get("objects_loaded"):
+                    return loader
+            time.sleep(0.05)
+        raise RuntimeError(f"no loader loads: {self._log.read_text()[-2000:]}")
+
+    def _status(self) -> dict[str, Any]:
+        try:
+            return json.loads((self._road.data / "run" / "load.json").read_bytes())
+        except FileNotFoundError:
+            return {}
+
     def _fill(self, count: int) -> None:
         """Keep `count` loaders running; one that found the warehouse taken has ended by itself."""
         self._running = [loader for loader in self._running if loader.poll() is None]
@@ -60,7 +80,7 @@ class LoaderLives:
             self._running.append(self._start("load"))
 
     def _start(self, *arguments: str) -> subprocess.Popen[bytes]:
-        with (self._road.data / "loaders.log").open("ab") as log:
+        with self._log.open("ab") as log:
             return subprocess.Popen(
                 [*TICKHOUSE, *arguments],
                 env=self._road.environment,

@@ -1,19 +1,17 @@
 """The fake as a child process; its environment is made once (it needs another DuckDB than ours)."""
 
 import json
-import shutil
-import subprocess
-import sys
 import urllib.request
 from pathlib import Path
 from typing import ClassVar
 
-from tests.servers.cache import UnavailableError, kept
+from tests.servers.cache import kept
+from tests.servers.environment import make_environment
 from tests.servers.process import ServerProcess, free_ports
 
 HERE = Path(__file__).parent
 REQUIREMENTS = HERE / "requirements.txt"
-ENVIRONMENT = "fakesnow-0.12.1-2"
+ENVIRONMENT = "fakesnow-0.12.1-3"
 
 
 class SnowflakeServer(ServerProcess):
@@ -82,7 +80,8 @@ def start_snowflake(folder: Path) -> SnowflakeServer:
         UnavailableError: its environment cannot be made here.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    python = kept(ENVIRONMENT, _make_environment) / "venv" / "bin" / "python"
+    environment = kept(ENVIRONMENT, lambda kept_at: make_environment(kept_at, REQUIREMENTS))
+    python = environment / "bin" / "python"
     (port,) = free_ports(1)
     server = SnowflakeServer(
         [str(python), str(HERE / "fake.py"), str(port)],
@@ -92,22 +91,3 @@ def start_snowflake(folder: Path) -> SnowflakeServer:
     )
     server.start()
     return server
-
-
-def _make_environment(folder: Path) -> None:
-    """With uv where there is one: pip takes a minute and a half."""
-    venv = folder / "venv"
-    python, packages = str(venv / "bin" / "python"), ["--no-deps", "-r", str(REQUIREMENTS)]
-    uv = shutil.which("uv") or str(HERE.parents[2] / ".cache" / "uv" / "bin" / "uv")
-    if Path(uv).exists():
-        _run([uv, "venv", "--quiet", "--python", sys.executable, str(venv)])
-        _run([uv, "pip", "install", "--quiet", "--python", python, *packages])
-    else:
-        _run([sys.executable, "-m", "venv", str(venv)])
-        _run([python, "-m", "pip", "install", "--quiet", "--no-input", *packages])
-
-
-def _run(command: list[str]) -> None:
-    done = subprocess.run(command, check=False, capture_output=True, text=True)
-    if done.returncode:
-        raise UnavailableError(f"fakesnow cannot be installed: {done.stderr[-500:]}")
