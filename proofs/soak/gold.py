@@ -16,7 +16,7 @@ from tickhouse.audit.compare import (
     Comparison,
     freeze,
 )
-from tickhouse.audit.digest import digest_sql
+from tickhouse.audit.digest import Hashing
 from tickhouse.warehouse.duckdb import DuckDBWarehouse
 
 BY_COLUMNS: Final = (
@@ -81,7 +81,7 @@ def compare(cluster: Path, embedded: Path) -> GoldVerdict:
                 tables[table.name] = found.rows
                 differences += [] if found.identical else [f"{table.name}: {found.differences}"]
         for name in BY_COLUMNS:
-            sql = digest_sql(name, _columns(here, name))
+            sql = Hashing("duckdb").digest_sql(name, _columns(here, name))
             digests = [side.query(sql)[0] for side in (here, there)]
             tables[name] = digests[0][0]
             differences += [] if digests[0] == digests[1] else [f"{name}: {digests}"]
@@ -89,11 +89,12 @@ def compare(cluster: Path, embedded: Path) -> GoldVerdict:
     return GoldVerdict(not differences and is_filled, tables, differences)
 
 
-def _columns(side: DuckDBWarehouse, name: str) -> list[str]:
+def _columns(side: DuckDBWarehouse, name: str) -> dict[str, str]:
+    """What is compared, with its types."""
     rows = side.query(
-        "select column_name from information_schema.columns"
+        "select column_name, data_type from information_schema.columns"
         " where table_schema = ? and table_name = ? order by column_name",
         tuple(name.split(".")),
     )
     left_out = RUN_COLUMNS | POSITION_COLUMNS | DELIVERY_COLUMNS
-    return [row[0] for row in rows if row[0] not in left_out]
+    return {row[0]: row[1] for row in rows if row[0] not in left_out}

@@ -61,7 +61,12 @@ def create_tables(connection: Connection) -> None:
     if set(_tables(connection, "meta")) >= _TABLES:
         return
     script = files("tickhouse.transform").joinpath("meta.sql").read_text()
-    for statement in script.split(";\n"):
+    connection.execute(
+        "select 1 from information_schema.schemata where lower(schema_name) = 'meta'"
+    )
+    # A role may make tables in a schema that it may not make.
+    statements = script.split(";\n")[1 if connection.fetchall() else 0 :]
+    for statement in statements:
         if statement.strip():
             connection.execute(statement)
 

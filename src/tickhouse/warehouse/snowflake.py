@@ -118,11 +118,17 @@ class SnowflakeWarehouse:
                 " where table_schema = 'BRONZE'"
             )
             if not {name for (name,) in there} >= _TABLES:
-                for statement in _schema():
+                # A role may make tables in a schema that it may not make.
+                for statement in _schema()[1 if self._has_schema(session) else 0 :]:
                     session.run(statement)
             if not self.options.stage:
                 session.run("create stage if not exists bronze.load_stage")
                 self._remove_stale(session)
+
+    @staticmethod
+    def _has_schema(session: Session) -> bool:
+        sql = "select 1 from information_schema.schemata where schema_name = 'BRONZE'"
+        return bool(session.run(sql))
 
     def _remove_stale(self, session: Session) -> None:
         oldest = self._clock_ms() - STALE_AFTER_S * 1000
