@@ -9,7 +9,7 @@ MINUTES ?= 1
 SEED   ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help up test test-all test-airflow test-long check lint bench prove-road prove-feeds prove-cluster prove-warehouse soak servers wheel-smoke setup setup-dev browser clean
+.PHONY: help up test test-all test-warehouse test-airflow test-long check lint bench prove-road prove-feeds prove-cluster prove-warehouse soak servers wheel-smoke setup setup-dev browser clean
 
 help: ## Show this help
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-14s %s\n", $$1, $$2}'
@@ -34,10 +34,13 @@ up: setup ## Run the whole road on the simulator and show it in a page (Ctrl-C s
 	@$(BIN)/tickhouse up $(if $(PORT),--port $(PORT))
 
 test: setup-dev browser ## Install what the tests need and pass them (< 10 minutes)
-	$(PYTEST) -m 'not slow and not long and not airflow'
+	$(PYTEST) -m 'not slow and not long and not warehouse and not airflow'
 
 test-all: setup-dev browser ## The tests that take longer: random kills, whole replays, a minute of faults
 	$(PYTEST) -m slow
+
+test-warehouse: setup-dev ## More of the stand-in for Snowflake: crashes, questions, kills; Airflow's DAGs
+	$(PYTEST) -m warehouse
 
 test-airflow: setup-dev browser ## Minutes of a real Airflow scheduler over a live lake (8 minutes)
 	$(PYTEST) -n 0 -m airflow

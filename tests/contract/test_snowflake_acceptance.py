@@ -11,6 +11,8 @@ from tickhouse.warehouse.snowflake_acceptance import Fact, accept
 from tickhouse.warehouse.snowflake_options import SnowflakeOptions
 from tickhouse.warehouse.snowflake_session import Sessions
 
+pytestmark = pytest.mark.warehouse
+
 IDENTITY = "who and where we are"
 FREED_S = 20.0
 

@@ -29,6 +29,8 @@ from tickhouse.warehouse.snowflake import SnowflakeWarehouse
 from tickhouse.warehouse.snowflake_copy import batched
 from tickhouse.warehouse.snowflake_session import Session
 
+pytestmark = pytest.mark.warehouse
+
 TRADES = chain_id(0)
 EVENTS = chain_id(0, stream=Stream.SESSIONS)
 

@@ -56,8 +56,12 @@ ELSEWHERE = dict.fromkeys(
         "relay.commit.after",
     ],
     "test_relay_failpoints.py",
-) | {"load.staged.after": "test_load_crashes_snowflake.py"}
-"""Points that need servers, each with the test file that strikes them."""
+) | {
+    "load.staged.after": "test_load_crashes_snowflake.py",
+    "rederive.rewind.before": "../integration/test_rederive.py",
+    "rederive.rewind.after": "../integration/test_rederive.py",
+}
+"""Points of other verbs and backends, each with the test file that strikes them."""
 EACH = [(verb, point) for verb, points in POINTS.items() for point in points]
 
 

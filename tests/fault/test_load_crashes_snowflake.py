@@ -20,6 +20,8 @@ from tickhouse.warehouse.snowflake import SnowflakeWarehouse
 from tickhouse.warehouse.snowflake_options import SnowflakeOptions
 from tickhouse.warehouse.snowflake_session import Session
 
+pytestmark = pytest.mark.warehouse
+
 CHAINS = (chain_id(0), chain_id(1), chain_id(0, stream=Stream.SESSIONS))
 STEPS = [
     "load.begin.before",

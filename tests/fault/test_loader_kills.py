@@ -14,7 +14,7 @@ KILLS = int(os.environ.get("TICKHOUSE_LOADER_KILLS", "15"))
 """Of loaders of each warehouse; 150 make 300 altogether, with 20 zombies."""
 
 
-@pytest.mark.slow
+@pytest.mark.warehouse
 @pytest.mark.timeout(3000)
 def test_random_kills_of_loaders_lose_and_double_nothing_in_either_warehouse(
     tmp_path: Path,

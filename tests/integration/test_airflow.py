@@ -22,7 +22,7 @@ from tickhouse.transform.published import PublishedGold
 SOURCE = "sim://sp500?symbols=5&shards=2&rate=max&frames=300"
 LINES_MAX = 60
 
-pytestmark = pytest.mark.timeout(600)
+pytestmark = [pytest.mark.warehouse, pytest.mark.timeout(600)]
 
 
 @pytest.fixture(scope="module")

@@ -13,6 +13,8 @@ from tests.servers.fixtures import snowflake, snowflake_database  # noqa: F401 -
 from tests.servers.snowflake import SnowflakeServer
 from tickhouse.transform.builder import Builder, BuildError
 
+pytestmark = pytest.mark.warehouse
+
 LOCK_HELD_S = 4
 Bench = tuple[SnowflakeBronze, Builder]
 

@@ -86,6 +86,7 @@ def payloads_in(data: Path) -> Iterator[tuple[str | None, bytes]]:
             position = batch.next
 
 
+@pytest.mark.long
 @pytest.mark.timeout(600)
 def test_12000_small_objects_are_each_in_silver_once_in_spite_of_a_kill(
     seaweedfs: S3Server,  # noqa: F811

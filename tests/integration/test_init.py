@@ -275,7 +275,7 @@ def test_what_a_role_may_not_make_is_said_and_the_scripts_are_printed_all_the_sa
     tmp_path: Path,
 ) -> None:
     text = "Insufficient privileges to operate on schema 'BRONZE'"
-    snowflake.fault(match="create schema", act="error", code="003001", message=text)
+    snowflake.fault(match="create table .*bronze.trades", act="error", code="003001", message=text)
 
     warehouse = ["--warehouse", snowflake.url(snowflake_database)]
     found = run("init", *warehouse, folder=tmp_path, server=snowflake)

@@ -25,6 +25,8 @@ from tickhouse.transform.warehouse_gold import WarehouseGold
 from tickhouse.warehouse.duckdb import DuckDBWarehouse
 from tickhouse.warehouse.snowflake import SnowflakeWarehouse
 
+pytestmark = pytest.mark.warehouse
+
 STATEMENTS_MAX = 45
 ALL_MS = 1 << 42
 

@@ -18,7 +18,9 @@ from tickhouse.runtime.result import EXIT_OK, EXIT_PROBLEM
 from tickhouse.settings import Settings
 from tickhouse.warehouse.snowflake import SnowflakeWarehouse
 
-NOTHING = argparse.Namespace()
+pytestmark = pytest.mark.warehouse
+
+NOTHING = argparse.Namespace(accept=False)
 
 
 @pytest.fixture
@@ -130,7 +132,7 @@ def test_audit_proves_the_road_into_snowflake(settings: Settings) -> None:
 def test_a_rebuild_from_the_lake_equals_what_is_in_snowflake(
     settings: Settings, tmp_path: Path
 ) -> None:
-    options = argparse.Namespace(to=tmp_path / "rebuilt", compare=True)
+    options = argparse.Namespace(to=tmp_path / "rebuilt", compare=True, sample=None)
 
     found = rebuild(settings, options)
 

@@ -136,7 +136,7 @@ def test_a_build_stopped_between_models_goes_on_where_each_stands(
         builder.build()
         stopped.load(loads[1])
         with stopped.connect() as connection:
-            windows = builder._windows(connection, read_positions(connection), 2)
+            windows = builder._windows(connection, read_positions(connection), 2, frozenset())
             assert windows is not None
             build_id = pin(connection, windows, started_at=NOW)
         builder._dbt.run(["run", "--select", *built], build_id=build_id)
