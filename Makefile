@@ -39,7 +39,7 @@ test: setup-dev browser ## Install what the tests need and pass them (< 10 minut
 test-all: setup-dev browser ## The tests that take longer: random kills, whole replays, a minute of faults
 	$(PYTEST) -m slow
 
-test-airflow: setup-dev browser ## Minutes of a real Airflow scheduler over a live lake (8 minutes)
+test-airflow: setup-dev browser ## Minutes of a real Airflow scheduler over a live lake (13 minutes)
 	$(PYTEST) -n 0 -m airflow
 
 test-long: setup-dev ## Longer still, not in CI: each failpoint by itself, MinIO
