@@ -42,7 +42,7 @@ test-all: setup-dev browser ## The tests that take longer: random kills, whole r
 test-warehouse: setup-dev ## More of the stand-in for Snowflake: crashes, questions, kills; Airflow's DAGs
 	$(PYTEST) -m warehouse
 
-test-airflow: setup-dev browser ## Minutes of a real Airflow scheduler over a live lake (8 minutes)
+test-airflow: setup-dev browser ## Minutes of a real Airflow scheduler over a live lake (13 minutes)
 	$(PYTEST) -n 0 -m airflow
 
 test-long: setup-dev ## Longer still, not in CI: each failpoint by itself, MinIO

@@ -224,8 +224,8 @@ class Soak:
         self._tell("the embedded road on a copy of the spool")
         embedded = self._folder / "embedded"
         gold.run_embedded(road.spool, embedded, road.logs)
-        warehouse = Path("warehouse") / "warehouse.duckdb"
-        compared = gold.compare(road.data / warehouse, embedded / warehouse)
+        with gold.open_embedded(road.data) as here, gold.open_embedded(embedded) as there:
+            compared = gold.compare(here, there)
         self._result["gold"] = msgspec.to_builtins(compared)
         self._result["gold_equal"] = compared.equal
         self._result["ok"] = found.ok and bool(audit["ok"]) and compared.equal

@@ -201,8 +201,8 @@ def freeze(
     if not has_table(warehouse, "gold", "completeness"):
         raise ConfigError("nothing to compare with: silver and gold have not been built yet")
     has_repeats = bool(warehouse.query("select 1 from silver.repeated_frames limit 1"))
-    hashing = _hashing(warehouse)
-    types = _column_types(warehouse)
+    hashing = hashing_of(warehouse)
+    types = column_types(warehouse)
     columns = {
         table.name: _compared(types.get(table.name, {}), table, hashing, has_repeats=has_repeats)
         for table in _tables(sample)
@@ -223,8 +223,8 @@ def freeze(
     raise ConfigError("the models of the warehouse never stood at one load; build it first")
 
 
-def _hashing(original: WarehouseReader, side: WarehouseReader | None = None) -> Hashing:
-    """How to hash a side; what is rebuilt is always DuckDB's."""
+def hashing_of(original: WarehouseReader, side: WarehouseReader | None = None) -> Hashing:
+    """How to hash a side (by default the original); what it is compared with is DuckDB's."""
     return Hashing((side or original).dialect, is_common=original.dialect != "duckdb")
 
 
@@ -234,7 +234,7 @@ def _rows_of(table: ComparedTable, level: str, sample: Sample | None) -> str:
     return " and ".join([*conditions, sample_condition(table, sample)])
 
 
-def _column_types(side: WarehouseReader) -> dict[str, dict[str, str]]:
+def column_types(side: WarehouseReader) -> dict[str, dict[str, str]]:
     """Types of the columns of every table, by name."""
     rows = side.query(
         "select lower(table_schema), lower(table_name), lower(column_name), data_type"
@@ -332,7 +332,7 @@ class Comparison:
         self._original = original
         self._frozen = frozen
         self._rebuilt = rebuilt
-        self._rebuilt_types = _column_types(rebuilt)
+        self._rebuilt_types = column_types(rebuilt)
 
     def compare(self, table: ComparedTable) -> TableComparison:
         """Compare one table."""
@@ -357,10 +357,10 @@ class Comparison:
         columns = self._frozen.columns[table.name]
         sample = self._frozen.sample
         where = _rows_of(table, str(self._frozen.load_id), sample)
-        here = _Side(self._original, _hashing(self._original), table, columns, where)
+        here = _Side(self._original, hashing_of(self._original), table, columns, where)
         types = self._rebuilt_types.get(table.name, {})
         known = {name: types.get(name, kind) for name, kind in columns.items()}
-        hashing = _hashing(self._original, self._rebuilt)
+        hashing = hashing_of(self._original, self._rebuilt)
         rebuilt = sample_condition(table, sample)
         return here, _Side(self._rebuilt, hashing, table, known, rebuilt)
 
