@@ -29,7 +29,7 @@ LINES: Final = 4
 """Of an object in the lake that is loaded."""
 FRAMES_A_KILL: Final = 400
 """More than two loaders get through in a life: every strike must meet one that has work."""
-KILLS: Final = 12
+KILLS: Final = 8
 ZOMBIES: Final = 2
 DATABASE: Final = "PROOF"
 SETTINGS: Final = {
