@@ -1,6 +1,6 @@
 """T3: a minute of faults on real Kafka and S3, with as many of each as make it worth the name."""
 
-from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -11,16 +11,22 @@ from tests.servers.kafka import KafkaServer
 from tools.reliability_table import page
 
 
-@pytest.mark.slow
-@pytest.mark.timeout(900)
-def test_a_minute_of_faults_on_kafka_and_s3_loses_and_doubles_nothing(tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """What a minute of faults came to."""
+    folder = tmp_path_factory.mktemp("soak")
     try:
-        KafkaServer(tmp_path / "probe")
+        KafkaServer(folder / "probe")
     except UnavailableError as error:
         unavailable(error)
+    return soak(Plan(seconds=60, seed=20260302, pause_s=2.0), folder / "soak", lambda _: None)
 
-    found = soak(Plan(seconds=60, seed=20260302, pause_s=2.0), tmp_path / "soak", lambda _: None)
 
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_a_minute_of_faults_on_kafka_and_s3_loses_and_doubles_nothing(
+    found: dict[str, Any],
+) -> None:
     assert "error" not in found, found
     assert (found["lost"], found["duplicated"], found["corrupt"]) == (0, 0, 0), found["oracle"]
     assert found["oracle"]["breaks"] == found["oracle"]["reordered"] == 0, found["oracle"]
@@ -29,9 +35,15 @@ def test_a_minute_of_faults_on_kafka_and_s3_loses_and_doubles_nothing(tmp_path: 
     assert found["oracle"]["frames"] > 1_000
     assert found["kills"] >= 8
     assert set(found["kills_by_stage"]) == {"record", "land", "refine"}
-    # Whether one that was stopped wakes as a zombie is timing; half an hour counts them.
-    assert found["zombies"] + found["other_faults"].get("frozen", 0) >= 1
+    assert found["other_faults"]["frozen"] >= 1
     assert found["broker_restarts"] >= 1
     assert found["s3_faults"] >= 10
     assert found["other_faults"]["topics_recreated"] == 4
     assert page({**found, "command": "make soak"}, []).count("\n") > 40
+
+
+@pytest.mark.long
+@pytest.mark.timeout(900)
+def test_a_lander_that_was_stopped_wakes_as_a_zombie(found: dict[str, Any]) -> None:
+    """On a busy machine the minute may end before the group has given its partitions away."""
+    assert found["zombies"] >= 1, found

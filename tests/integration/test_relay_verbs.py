@@ -166,7 +166,7 @@ def test_land_waits_for_a_broker_that_is_away_at_its_start(
         options = KafkaOptions(bootstrap=server.bootstrap, prefix=topics)
         make_topics(options)
         Writer(options).put(TRADES, frames(0, 5))
-        # Killed before it has written the marker, this broker leaves the transaction open for good.
+        # Killed before it wrote the marker, this broker leaves the transaction open for minutes.
         until(lambda: len(held(options)) == 5)
         server.kill()
         environment = {
