@@ -35,7 +35,7 @@ class Broker:
 
     def __init__(self) -> None:
         self.records: list[tuple[bytes, Any]] = []
-        self.errors: dict[str, list[KafkaException]] = {}
+        self.errors: dict[str, list[Exception]] = {}
         self.calls: list[str] = []
         self.names: list[str] = []
         self.config: dict[str, Any] = {}
@@ -68,6 +68,8 @@ class ScriptedProducer:
         options["on_delivery"](None, Delivered(len(self._broker.records) + len(self._open) - 1))
 
     def flush(self, _timeout: float) -> int:
+        if self._broker.errors.get("flush"):
+            self._broker.take("flush")
         return 0
 
     def commit_transaction(self, _timeout: float) -> None:
@@ -183,6 +185,31 @@ def test_any_other_error_of_a_commit_ends_the_producer_and_starts_over_from_the_
 
     assert values(broker) == frames(0, 2_500)
     assert broker.calls[:3] == ["init", "commit", "init"]
+
+
+def test_a_fatal_error_that_the_client_lost_between_two_answers_is_asked_for_again(
+    broker: Broker, run: Callable[..., Carrier]
+) -> None:
+    broker.errors["flush"] = [SystemError("flush returned NULL without setting an exception")]
+    broker.errors["abort"] = [FATAL]
+    carrier = run()
+    until(lambda: carrier.held == 2_500)
+
+    assert values(broker) == frames(0, 2_500)
+    assert broker.calls[:4] == ["init", "flush", "abort", "init"]
+    assert carrier.error is None
+
+
+def test_a_client_that_is_broken_for_no_reason_of_the_brokers_is_told(
+    broker: Broker, run: Callable[..., Carrier]
+) -> None:
+    broker.errors["flush"] = [SystemError("bad argument to internal function")] * 100
+    carrier = run()
+    until(lambda: carrier.error)
+
+    assert carrier.state == "stopped"
+    assert "bad argument" in str(carrier.error)
+    assert values(broker) == []
 
 
 def test_a_slow_answer_to_fencing_is_waited_for(

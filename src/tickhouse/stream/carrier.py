@@ -344,10 +344,7 @@ class Carrier:
         except KafkaException as error:
             self._doubt(producer, error.args[0])
         except SystemError as error:
-            # The client raises a fatal error between the answers it hands out, and goes on.
-            if not isinstance(error.__cause__, KafkaException):
-                raise
-            self._doubt(producer, error.__cause__.args[0])
+            self._doubt(producer, _fatal_error(producer, error))
         failpoint("relay.commit.after")
         self._delivered = self._acked[-1]
 
@@ -418,3 +415,18 @@ class Carrier:
             raise_kafka(error, f"{self._options.url}: write {self._name}")
         except TransientError as passing:
             raise Again(str(passing)) from None
+
+
+def _fatal_error(producer: Producer, error: SystemError) -> KafkaError:
+    """The fatal error that the client raises between the answers it hands out.
+
+    Handing out the rest of them may lose what it was; the producer then says it again when
+    asked to abort.
+    """
+    if isinstance(error.__cause__, KafkaException):
+        return error.__cause__.args[0]
+    try:
+        producer.abort_transaction(STEP_S)
+    except KafkaException as said_again:
+        return said_again.args[0]
+    raise error
