@@ -1,30 +1,91 @@
-"""Five partitions of 1,001 small objects each: where a loader that lists one page loses 37 %."""
+"""Twelve partitions of 1,001 small objects each, all pending: loaded once, in bounded memory.
 
+A loader that lists one page of 1,000 keys loses nine tenths of them.
+"""
+
+import os
+import subprocess
+import sys
 from pathlib import Path
 
-from proofs.stages import Stages
-from support.lake_builder import chain_id, frames, make_object
-from tickhouse.bronze.chain import Chain
+import pytest
 
-PARTITIONS = 5
+from support.lake_builder import Lake, chain_id, frames, make_object
+from support.snowflake import open_snowflake
+from tests.servers.fixtures import snowflake, snowflake_database  # noqa: F401 - fixtures
+from tests.servers.snowflake import SnowflakeServer
+from tickhouse.warehouse.duckdb import DuckDBWarehouse
+from tickhouse.warehouse.warehouse import Warehouse
+
+PARTITIONS = 12
 OBJECTS = 1_001
+PEAK_GROWTH_MAX = 1.25
+"""Peak memory against that of a load of a twelfth, which takes more than one step as well."""
 
 
-def test_nothing_is_lost_from_five_times_1001_small_objects(tmp_path: Path) -> None:
-    stages = Stages(tmp_path)
-    for part in range(PARTITIONS):
-        Chain(stages.store, chain_id(part)).open()
+def fill(folder: Path, parts: range) -> None:
+    lake = Lake(folder)
+    for part in parts:
         for number in range(OBJECTS):
-            identity = part * OBJECTS + number
-            item = make_object(chain_id(part), number, frames(identity, 1))
-            stages.store.put_if_absent(item.key, item.body, {})
+            values = frames(part * OBJECTS + number, 1)
+            lake.add([make_object(chain_id(part), number, values)])
 
-    stages.refine()
-    loaded = stages.warehouse.query("select count(*), count(distinct file) from bronze.trades")
-    trades = stages.warehouse.query(
-        "select count(*), count(distinct session_seq), sum(trade_size) from silver.trades"
+
+def load(folder: Path, settings: dict[str, str]) -> int:
+    """Load what is pending by the command; its peak memory, KiB."""
+    environment = os.environ | {"TICKHOUSE_DATA": str(folder), **settings}
+    with (folder / "load.log").open("wb") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "tickhouse", "load", "--once"],
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+        )
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+    assert process.returncode == 0, (folder / "load.log").read_text()[-2000:]
+    return usage.ru_maxrss
+
+
+def check(folder: Path, settings: dict[str, str]) -> None:
+    fill(folder / "lake", range(1))
+    peak_of_few = load(folder, settings)
+    fill(folder / "lake", range(1, PARTITIONS))
+    peak = load(folder, settings)
+
+    assert peak <= peak_of_few * PEAK_GROWTH_MAX
+
+
+def check_rows(warehouse: Warehouse) -> None:
+    all_of_them = PARTITIONS * OBJECTS
+    rows = warehouse.query(
+        "select count(*), count(distinct file), count(distinct session_seq) from bronze.trades"
     )
-    stages.close()
+    ledger = warehouse.query(
+        "select count(*), count(distinct file), sum(n) from bronze.load_ledger"
+    )
+    positions = warehouse.positions()
+    warehouse.close()
 
-    assert loaded == [(PARTITIONS * OBJECTS, PARTITIONS * OBJECTS)]
-    assert trades == [(PARTITIONS * OBJECTS, PARTITIONS * OBJECTS, 5 * PARTITIONS * OBJECTS)]
+    assert [tuple(map(int, row)) for row in rows] == [(all_of_them, all_of_them, all_of_them)]
+    assert [tuple(map(int, row)) for row in ledger] == [(all_of_them, all_of_them, all_of_them)]
+    assert positions == {chain_id(part): OBJECTS for part in range(PARTITIONS)}
+
+
+def test_12_000_small_objects_are_loaded_once_in_bounded_memory(tmp_path: Path) -> None:
+    check(tmp_path, {})
+
+    check_rows(DuckDBWarehouse(tmp_path / "warehouse" / "warehouse.duckdb"))
+
+
+@pytest.mark.warehouse
+def test_12_000_small_objects_are_loaded_once_into_snowflake_in_bounded_memory(
+    tmp_path: Path,
+    snowflake: SnowflakeServer,  # noqa: F811
+    snowflake_database: str,  # noqa: F811
+) -> None:
+    url = snowflake.url(snowflake_database)
+    check(tmp_path, {"TICKHOUSE_WAREHOUSE": url, **snowflake.credentials})
+
+    check_rows(open_snowflake(snowflake, snowflake_database))
