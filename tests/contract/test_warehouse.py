@@ -29,7 +29,7 @@ from tickhouse.errors import ConfigError, CorruptObjectError
 from tickhouse.model.frame import encode_frames
 from tickhouse.model.positions import Stream
 from tickhouse.warehouse.duckdb import DuckDBWarehouse
-from tickhouse.warehouse.warehouse import Warehouse
+from tickhouse.warehouse.warehouse import BronzeObject, Warehouse
 
 TRADES = chain_id(0)
 OTHER = chain_id(1)
@@ -396,6 +396,47 @@ def test_two_loads_at_once_do_no_harm(warehouse: Warehouse) -> None:
     assert load_ids == list(range(1, len(load_ids) + 1))
     assert sum(result.rows for result in results) == 80
     assert assert_rows_equal_the_ledger(warehouse) == 80
+
+
+def test_load_id_is_dense_in_commit_order_with_several_loaders(warehouse: Warehouse) -> None:
+    """Whoever reads sees every load up to the highest, of all streams: a build may be pinned."""
+    chains = (TRADES, OTHER, EVENTS)
+    objects = {chain: run_of(chain, objects=8, rows=2) for chain in chains}
+    is_done = threading.Event()
+    seen: set[tuple[int, int]] = set()
+
+    def work(mine: list[BronzeObject]) -> None:
+        for upto in range(1, len(mine) + 1):
+            warehouse.load(mine[:upto])
+
+    def watch() -> None:
+        while not is_done.is_set():
+            seen.update(
+                warehouse.query(
+                    "select coalesce(max(load_id), 0), count(distinct load_id)"
+                    " from bronze.load_ledger"
+                )
+            )
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    threads = [threading.Thread(target=work, args=[objects[chain]]) for chain in chains]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    is_done.set()
+    watcher.join()
+
+    assert len(seen) > 3
+    assert all(highest == count for highest, count in seen)
+    orders = warehouse.query(
+        "select stream, part, load_id from bronze.load_ledger order by stream, part, start_offset"
+    )
+    assert orders == sorted(orders)
+    assert [(24, 24)] == warehouse.query(
+        "select max(load_id), count(distinct load_id) from bronze.load_ledger"
+    )
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """What is particular to the embedded warehouse: one owning process, one file, Parquet."""
 
+import os
 import subprocess
 import sys
 import threading
@@ -278,6 +279,22 @@ def test_rows_are_copied_to_a_parquet_file_in_the_order_asked_for(
     assert [row[0] for row in read] == list(range(999, -1, -1))
     assert compressions.fetchall() == [("ZSTD",)]
     assert [file.name for file in tmp_path.iterdir() if file.is_file()] == [target.name]
+
+
+def test_a_parquet_file_is_flushed_before_it_has_its_name(
+    warehouse: DuckDBWarehouse, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "rows.parquet"
+    flushed: list[tuple[Path, int, bool]] = []
+
+    def note(descriptor: int) -> None:
+        name = Path(f"/proc/self/fd/{descriptor}").readlink()
+        flushed.append((name, os.fstat(descriptor).st_size, path.exists()))
+
+    monkeypatch.setattr(os, "fsync", note)
+    warehouse.copy_to_parquet("select 1 as i", path)
+
+    assert flushed == [(tmp_path / ".rows.parquet.tmp", path.stat().st_size, False)]
 
 
 def test_a_wrong_select_leaves_no_parquet_file(warehouse: DuckDBWarehouse, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import os
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -238,6 +239,32 @@ def test_two_loaders_at_once_load_everything_once(
     assert sum(rows) == ALL
     assert rows_loaded(warehouse) == ALL
     other.close()
+    warehouse.close()
+
+
+def test_a_load_that_waits_longer_than_its_lock_timeout_says_so_and_leaves_nothing(
+    folder: Path,
+    warehouse: SnowflakeWarehouse,
+    snowflake: SnowflakeServer,  # noqa: F811
+) -> None:
+    impatient = open_snowflake(snowflake, warehouse.options.database, lock_wait_s=1)
+    zombie = Session(warehouse.options, lock_wait_s=5)
+    zombie.run("begin")
+    zombie.run("update bronze.load_lock set load_id = load_id + 1")
+    began = time.monotonic()
+
+    with pytest.raises(TransientError, match="LOCK_TIMEOUT"):
+        loader_of(folder, impatient).load_once()
+    waited_s = time.monotonic() - began
+    before = rows_loaded(warehouse)
+    zombie.close()
+    result = loader_of(folder, impatient).load_once()
+
+    assert 1 <= waited_s < 20
+    assert before == 0
+    assert staged(warehouse) == []
+    assert (result.load_id, result.rows) == (1, ALL)
+    impatient.close()
     warehouse.close()
 
 

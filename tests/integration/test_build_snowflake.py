@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Iterator
+from contextlib import closing
 from datetime import timedelta
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from support.snowflake_bronze import SnowflakeBronze, snowflake_builder
 from tests.servers.fixtures import snowflake, snowflake_database  # noqa: F401 - fixtures
 from tests.servers.snowflake import SnowflakeServer
 from tickhouse.transform.builder import Builder, BuildError
+from tickhouse.warehouse.snowflake_session import Session
 
 pytestmark = pytest.mark.warehouse
 
@@ -78,6 +80,10 @@ def test_a_failing_insert_leaves_rows_and_position_alone_and_no_lock(bench: Benc
     warehouse.execute("alter table gold.bars_1s add column surprise int")
     with pytest.raises(BuildError, match="model bars_1s failed"):
         builder.build()
+    with closing(Session(warehouse.options, lock_wait_s=1)) as other:
+        # Waits for whoever still has a transaction open, and then fails.
+        other.run("update meta.positions set build_id = build_id")
+        other.run("delete from gold.bars_1s where false")
     warehouse.execute("alter table gold.bars_1s drop column surprise")
 
     assert before == bars(warehouse, "gold.bars_1s")

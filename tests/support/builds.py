@@ -6,6 +6,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from support.bronze_rows import BronzeWarehouse
 from tickhouse.transform.builder import Builder, duckdb_target
 from tickhouse.transform.dbt_runner import DbtRunner
@@ -57,6 +59,19 @@ def builder_of(warehouse: BronzeWarehouse, **options: Any) -> Iterator[Builder]:
         yield builder
     finally:
         builder.close()
+
+
+def spied_statements(builder: Builder, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Fills with what the builder's dbt runs from now on: lower case, no quotes, one line each."""
+    statements: list[str] = []
+    runner = builder._dbt._runner
+
+    def note(event: Any) -> None:
+        if event.info.name == "SQLQuery":
+            statements.append(" ".join(event.data.sql.lower().replace('"', "").split()))
+
+    monkeypatch.setattr(runner, "callbacks", [*runner.callbacks, note])
+    return statements
 
 
 def new_warehouse(folder: Path) -> BronzeWarehouse:

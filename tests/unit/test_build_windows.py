@@ -9,7 +9,13 @@ from pathlib import Path
 import pytest
 
 from support.bronze_rows import T0, BronzeFrame, BronzeWarehouse, finnhub, trade
-from support.builds import EXACT_TABLES, builder_of, new_warehouse, rows_of
+from support.builds import (
+    EXACT_TABLES,
+    builder_of,
+    new_warehouse,
+    rows_of,
+    spied_statements,
+)
 from tickhouse.errors import BusyError
 from tickhouse.transform.builder import Builder, BuildError
 from tickhouse.transform.positions import pin, read_positions
@@ -100,6 +106,21 @@ def test_a_build_is_pinned_to_the_highest_load_id_at_its_start(
     assert (2, 1) == (warehouse.load_id, result.load_id)
     assert {(1,)} == positions(warehouse)
     assert [(1, 5)] == warehouse.query("select max(load_id), count(*) from silver.trades")
+
+
+def test_temporary_tables_carry_the_build_id(
+    bench: tuple[BronzeWarehouse, Builder], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    warehouse, builder = bench
+    warehouse.load(frames(0))
+    builder.build()
+    warehouse.load(frames(5))
+    statements = spied_statements(builder, monkeypatch)
+    build_id = builder.build().build_id
+
+    temporary = [text for text in statements if "temporary table" in text]
+    assert len(temporary) > 5
+    assert [] == [text for text in temporary if f"__build_{build_id} as" not in text]
 
 
 def test_what_is_far_behind_is_built_in_several_windows(tmp_path: Path) -> None:

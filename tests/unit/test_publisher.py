@@ -1,6 +1,7 @@
 """Published gold: whole versions, only what changed, from whatever was left behind."""
 
 import json
+import os
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -317,6 +318,37 @@ def test_a_full_disk_leaves_the_current_version_and_no_new_file(source: GoldSour
 
     assert before == after_refusal
     assert_same_rows(source)
+
+
+def test_what_a_version_names_is_flushed_before_the_flip(
+    source: GoldSource, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A power cut after the flip finds every file; `copy_to_parquet` flushes its own."""
+    flushed: list[Path] = []
+    at_flip: list[Path] = []
+    fsync, write = os.fsync, telemetry.write_json_atomically
+
+    def note(descriptor: int) -> None:
+        fsync(descriptor)
+        flushed.append(Path(f"/proc/self/fd/{descriptor}").readlink())
+
+    def flip(path: Path, content: object, *, durable: bool) -> None:
+        at_flip.extend(flushed)
+        write(path, content, durable=durable)
+
+    monkeypatch.setattr(os, "fsync", note)
+    monkeypatch.setattr("tickhouse.transform.publisher.write_json_atomically", flip)
+    source.next_load()
+    source.bar(START)
+    source.trade(2)
+    source.publisher().publish(1)
+
+    folders = {(source.folder / name).parent for name in named_files(source)}
+    assert len(folders) > 3
+    assert folders <= set(at_flip)
+    after_flip = flushed[len(at_flip) :]
+    assert ".manifest.json." in after_flip[0].name
+    assert source.folder in after_flip[1:]
 
 
 @pytest.mark.parametrize("place", ["before", "after"])

@@ -24,6 +24,7 @@ from tickhouse.transform.positions import (
     Window,
     arrived_streams,
     bounded_load,
+    build_lock,
     create_tables,
     existing_tables,
     finish,
@@ -249,18 +250,28 @@ class Builder:
         ]
 
     def _seed(self, connection: Connection) -> None:
-        """Load seeds whose file changed since; usually none."""
+        """Load seeds whose file changed since; usually none.
+
+        While dbt loads a seed it is empty, and another build would make rows of that. So it is done
+        under the lock, by the first of those that found it changed.
+        """
+        if not self._changed_seeds(connection):
+            return
+        with build_lock(connection):
+            # A seed that is loaded in part must not pass for the one that was there before.
+            record_seeds(connection, dict.fromkeys(self._changed_seeds(connection)))
+        with build_lock(connection):
+            if changed := self._changed_seeds(connection):
+                self._check(connection, self._dbt.run(["seed", "--full-refresh"]))
+                record_seeds(connection, changed)
+
+    def _changed_seeds(self, connection: Connection) -> dict[str, str]:
         positions, tables = read_positions(connection), existing_tables(connection)
-        changed = {
+        return {
             name: node.fingerprint
             for name, node in self._dbt.nodes.items()
             if node.kind == "seed" and _is_stale(node, positions.get(name, _NEVER_BUILT), tables)
         }
-        if changed:
-            # A seed that is loaded in part must not pass for the one that was there before.
-            record_seeds(connection, dict.fromkeys(changed))
-            self._check(connection, self._dbt.run(["seed", "--full-refresh"]))
-            record_seeds(connection, changed)
 
     def _check(self, connection: Connection, results: list[NodeResult]) -> None:
         for result in results:

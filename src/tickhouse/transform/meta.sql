@@ -36,6 +36,7 @@ create table if not exists meta.builds (
     failure varchar                  -- null while it runs and where it succeeded
 );
 
--- The last build_id, and the lock of a pin: updated first, so that two builds get two ids.
+-- The last build_id, and the lock of a pin and of loading seeds: updated first, so that two builds get
+-- two ids.
 create table if not exists meta.build_lock as
 select cast(coalesce(max(build_id), 0) as bigint) as build_id from meta.builds;

@@ -1,7 +1,8 @@
 """Where each model stands, and the pin of a build: which load_ids its models read."""
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import datetime
 from importlib.resources import files
 from typing import Any, Final, Protocol
@@ -221,6 +222,19 @@ def finish(
                     " where model = ? and load_id = ?",
                     [build_id, window.upto, TESTS, window.position.load_id],
                 )
+        connection.execute("commit")
+    except BaseException:
+        connection.execute("rollback")
+        raise
+
+
+@contextmanager
+def build_lock(connection: Connection) -> Generator[None]:
+    """One transaction, within which no other build is pinned and none loads seeds."""
+    connection.execute("begin")
+    try:
+        connection.execute("update meta.build_lock set build_id = build_id")
+        yield
         connection.execute("commit")
     except BaseException:
         connection.execute("rollback")
