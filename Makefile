@@ -40,7 +40,7 @@ test: setup-dev browser ## Install what the tests need and pass them (< 10 minut
 	$(PYTEST) -m 'not slow and not long and not warehouse and not airflow'
 
 test-all: setup-dev browser ## The tests that take longer: random kills, whole replays, a minute of faults
-	$(PYTEST) -m slow
+	$(PYTEST) -m 'slow and not long'
 
 test-warehouse: setup-dev ## More of the stand-in for Snowflake: crashes, questions, kills; Airflow's DAGs
 	$(PYTEST) -m warehouse

@@ -39,7 +39,7 @@ POSITIONS_OF_ROWS = (
 )
 
 
-@pytest.fixture(params=["duckdb", "snowflake"])
+@pytest.fixture(params=["duckdb", pytest.param("snowflake", marks=pytest.mark.warehouse)])
 def warehouse(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Warehouse]:
     opened: Warehouse
     if request.param == "duckdb":

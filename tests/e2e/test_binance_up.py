@@ -47,7 +47,7 @@ def accounted(road: Road) -> dict[str, tuple[int, int]]:
     return {symbol: (count, named[symbol]) for symbol, count, *_ in road.ask("query", IDS)["rows"]}
 
 
-@pytest.mark.parametrize("fill", ["ok", "refused"])
+@pytest.mark.parametrize("fill", [pytest.param("ok", marks=pytest.mark.long), "refused"])
 def test_up_accounts_for_every_id_through_disconnects_and_a_kill(fill: str, tmp_path: Path) -> None:
     with ThreadedBinance() as binance:
         server = binance.server

@@ -327,6 +327,7 @@ def test_told_to_resync_it_asks_anew_and_keeps_what_it_shows(browser: Browser, u
         page.assert_clean()
 
 
+@pytest.mark.long
 def test_seven_tabs_are_all_live(browser: Browser, url: str) -> None:
     """Server-sent events would stop at six connections; WebSockets do not."""
     context = browser.new_context()

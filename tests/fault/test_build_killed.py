@@ -36,7 +36,10 @@ def frames(first: int) -> list[BronzeFrame]:
     ]
 
 
-@pytest.mark.parametrize("failpoint", ["build.trades.after", "build.bars_1m.after"])
+@pytest.mark.parametrize(
+    "failpoint",
+    ["build.trades.after", pytest.param("build.bars_1m.after", marks=pytest.mark.long)],
+)
 def test_a_killed_build_changes_nothing_that_the_next_does_not_mend(
     tmp_path: Path, failpoint: str
 ) -> None:

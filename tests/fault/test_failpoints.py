@@ -147,9 +147,8 @@ def test_kills_at_every_failpoint_of_a_verb_heal(verb: str, data: Path) -> None:
     check_healed(data)
 
 
-@pytest.mark.parametrize(
-    "verb", [*list(POINTS)[:-1], pytest.param("build", marks=pytest.mark.long)]
-)
+@pytest.mark.long
+@pytest.mark.parametrize("verb", POINTS)
 def test_exceptions_at_every_failpoint_of_a_verb_heal(verb: str, data: Path) -> None:
     for point in POINTS[verb]:
         check_struck(strike(data, verb, f"{point}=error:1"), point, "error")
@@ -157,9 +156,8 @@ def test_exceptions_at_every_failpoint_of_a_verb_heal(verb: str, data: Path) -> 
     check_healed(data)
 
 
-@pytest.mark.parametrize(
-    "verb", [*list(POINTS)[:-1], pytest.param("build", marks=pytest.mark.long)]
-)
+@pytest.mark.long
+@pytest.mark.parametrize("verb", POINTS)
 def test_a_verb_delayed_at_every_failpoint_is_overtaken_without_harm(verb: str, data: Path) -> None:
     """A second process of the same verb runs while the first one sleeps; either may be refused."""
     delays = ";".join(f"{point}=sleep:0.3" for point in POINTS[verb])

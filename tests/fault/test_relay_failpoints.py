@@ -74,6 +74,7 @@ def test_kills_at_every_failpoint_of_the_relay_heal(recording: Recording) -> Non
     recording.check()
 
 
+@pytest.mark.long
 def test_delays_at_every_failpoint_of_the_relay_do_no_harm(recording: Recording) -> None:
     delays = ";".join(f"{point}=sleep:0.2" for point in POINTS)
 
@@ -81,6 +82,7 @@ def test_delays_at_every_failpoint_of_the_relay_do_no_harm(recording: Recording)
     recording.check()
 
 
+@pytest.mark.long
 def test_exceptions_at_every_failpoint_of_the_relay_heal(recording: Recording) -> None:
     done = recording.record(";".join(f"{point}=error:1" for point in POINTS))
 

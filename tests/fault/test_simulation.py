@@ -98,7 +98,7 @@ def test_a_seed_is_the_same_schedule_every_time() -> None:
     assert first.store.objects == second.store.objects
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_many_more_schedules() -> None:
     tally = run_all(range(100_000, 104_000), Parts())
 

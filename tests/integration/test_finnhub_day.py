@@ -126,15 +126,19 @@ def test_the_check_sees_a_changed_warehouse(recorded: Recorded, statement: str, 
     assert getattr(found, seen) > 0
 
 
-@pytest.mark.parametrize("kind", ["missed", "refused"])
-def test_the_check_sees_a_gap_that_was_not_told(recorded: Recorded, kind: str) -> None:
-    found = recorded.check_after(f"delete from silver.gaps where kind = '{kind}'")
+def test_the_check_sees_a_gap_that_was_not_told(recorded: Recorded) -> None:
+    """Which faults leave gaps of which kind depends on when they strike."""
+    told = {kind for (kind,) in recorded.stages.warehouse.query("select kind from silver.gaps")}
+    kinds = told & {"missed", "refused"}
 
-    assert found.gaps_recorded < found.gaps_expected
-    assert not found.is_ok
+    assert kinds
+    for kind in kinds:
+        found = recorded.check_after(f"delete from silver.gaps where kind = '{kind}'")
+        assert found.gaps_recorded < found.gaps_expected
+        assert not found.is_ok
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.timeout(900)
 def test_a_whole_day_of_50_symbols_with_every_fault_twenty_times(tmp_path: Path) -> None:
     stages = Stages(tmp_path / "data")

@@ -248,6 +248,7 @@ def test_aws_is_told_to_require_conditional_writes() -> None:
     assert documents["lifecycle"]["Rules"][0]["Filter"] == {"Prefix": "lake/"}
 
 
+@pytest.mark.warehouse
 def test_tables_are_made_in_snowflake_and_the_rest_is_printed(
     snowflake: SnowflakeServer,  # noqa: F811
     snowflake_database: str,  # noqa: F811
@@ -269,6 +270,7 @@ def test_tables_are_made_in_snowflake_and_the_rest_is_printed(
     assert "grant role tickhouse_loader to role etl;" in roles
 
 
+@pytest.mark.warehouse
 def test_what_a_role_may_not_make_is_said_and_the_scripts_are_printed_all_the_same(
     snowflake: SnowflakeServer,  # noqa: F811
     snowflake_database: str,  # noqa: F811
@@ -285,6 +287,7 @@ def test_what_a_role_may_not_make_is_said_and_the_scripts_are_printed_all_the_sa
     assert "02_warehouse.sql" in found.said["documents"]
 
 
+@pytest.mark.warehouse
 def test_the_doctor_accepts_an_account_fact_by_fact(
     snowflake: SnowflakeServer,  # noqa: F811
     snowflake_database: str,  # noqa: F811

@@ -88,6 +88,7 @@ def test_incremental_builds_and_a_rebuild_are_identical_bit_for_bit(
     assert {"load", "build", "compare gold.kpi"} <= set(told)
 
 
+@pytest.mark.long
 def test_a_rebuild_goes_no_further_than_the_original(road: Road, tmp_path: Path) -> None:
     """What was landed or loaded since the last build is not in either side."""
     with closing(DuckDBWarehouse(road.database)) as original:
@@ -278,6 +279,7 @@ class Rebuilt:
         self.database = folder / WAREHOUSE
 
 
+@pytest.mark.long
 def test_frames_delivered_twice_do_not_make_a_rebuild_differ(tmp_path: Path) -> None:
     """Which delivery counts may differ; what it says may not."""
     folder = tmp_path / "data"

@@ -79,6 +79,7 @@ EVERYTHING: Callable[[Road], str | None] = lambda _road: None  # noqa: E731 - a 
 A_RANGE: Callable[[Road], str | None] = lambda road: receipt_of(road, MIDDLE + 1)  # noqa: E731
 
 
+@pytest.mark.long
 def test_deriving_twice_more_changes_nothing(road: Road) -> None:
     before, version = tables(road), published(road)
     done = [again(road.folder), again(road.folder, A_RANGE(road))]
@@ -118,7 +119,12 @@ def newest(table: str) -> str:
 
 @pytest.mark.parametrize(
     "failpoint",
-    ["rederive.rewind.before", "rederive.rewind.after", "build.trades.after", "build.kpi.after"],
+    [
+        pytest.param("rederive.rewind.before", marks=pytest.mark.long),
+        "rederive.rewind.after",
+        pytest.param("build.trades.after", marks=pytest.mark.long),
+        "build.kpi.after",
+    ],
 )
 def test_a_killed_one_leaves_what_the_next_build_completes(road: Road, failpoint: str) -> None:
     before = tables(road)

@@ -80,6 +80,7 @@ def test_without_topics_frames_are_safe_in_the_spool_and_the_error_says_what_to_
     assert len(spooled(tmp_path)) == 200
 
 
+@pytest.mark.long
 def test_with_a_wrong_address_recording_goes_on_and_status_says_so(tmp_path: Path) -> None:
     done = run(tmp_path, "record", "--once", "--for", "14s", log="kafka://127.0.0.1:1")
     shown = status_of(tmp_path)
@@ -158,6 +159,7 @@ def test_a_stopped_recorder_leaves_its_last_event_in_kafka(
     assert b'"closed"' in held(options, sessions)[-1]
 
 
+@pytest.mark.long
 def test_land_waits_for_a_broker_that_is_away_at_its_start(
     tmp_path: Path,
     topics: str,  # noqa: F811

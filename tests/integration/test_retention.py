@@ -90,7 +90,14 @@ def test_one_partition_is_rebuilt_and_what_follows_from_it_is_the_same(
     assert next(t for t in found.tables if t.name == "silver.sessions").rows > 0
 
 
-@pytest.mark.parametrize("table", ["silver.trades", "gold.bars_1m", "silver.quotes"])
+@pytest.mark.parametrize(
+    "table",
+    [
+        pytest.param("silver.trades", marks=pytest.mark.long),
+        "gold.bars_1m",
+        pytest.param("silver.quotes", marks=pytest.mark.long),
+    ],
+)
 def test_a_sample_finds_what_was_changed_in_it(road: Road, tmp_path: Path, table: str) -> None:
     column = {"silver.trades": "price", "gold.bars_1m": "volume", "silver.quotes": "price"}[table]
     road.change(f"update {table} set {column} = {column} + 1 where {first_row(table)}")

@@ -26,9 +26,12 @@ PEAK_GROWTH_MAX = 1.25
 def fill(folder: Path, parts: range) -> None:
     lake = Lake(folder)
     for part in parts:
+        lake.open_chain(chain_id(part))
         for number in range(OBJECTS):
-            values = frames(part * OBJECTS + number, 1)
-            lake.add([make_object(chain_id(part), number, values)])
+            item = make_object(chain_id(part), number, frames(part * OBJECTS + number, 1))
+            path = lake.path(item.key)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(item.body)
 
 
 def load(folder: Path, settings: dict[str, str]) -> int:

@@ -25,7 +25,7 @@ PATIENT = f"{PAIRS}?silence=1000000"
 """A fast clock and a busy machine make long silences."""
 SPEED = 40.0
 """The feed's clock, so that backoff and pacing of seconds pass in milliseconds."""
-WAIT_S = 20.0
+WAIT_S = 60.0
 
 
 Script = Callable[[BinanceServer, BinanceFeed, SqliteLog], Awaitable[None]]

@@ -138,8 +138,8 @@ def test_what_is_far_behind_is_built_in_several_windows(tmp_path: Path) -> None:
     "built",
     [
         ["frame_ranges", "repeated_frames"],
-        ["+trades"],
-        ["+bars_1d", "+completeness"],
+        pytest.param(["+trades"], marks=pytest.mark.long),
+        pytest.param(["+bars_1d", "+completeness"], marks=pytest.mark.long),
     ],
     ids=str,
 )

@@ -116,6 +116,7 @@ class Topics:
                 cleanup_policy=configs[self.name(stream)]["cleanup.policy"],
             )
             for stream, (topic_id, partitions) in placed.items()
+            if self.name(stream) in configs
         }
 
     def placed(self) -> dict[Stream, tuple[str, int]]:
@@ -143,8 +144,11 @@ class Topics:
         found: dict[str, dict[str, str]] = {}
         for resource, answer in answers.items():
             what = f"{self._options.url}: read the settings of {resource.name}"
-            entries: Mapping[str, ConfigEntry] = answer_of(answer, what)
-            found[str(resource.name)] = {name: str(entry.value) for name, entry in entries.items()}
+            entries: Mapping[str, ConfigEntry] | None = answer_of(answer, what, but=MISSING)
+            # A topic that was deleted is known to some brokers for a moment still.
+            if entries is not None:
+                values = {name: str(entry.value) for name, entry in entries.items()}
+                found[str(resource.name)] = values
         return found
 
     def ensure(self, *, partitions: int, replication: int, retention_ms: int) -> list[str]:
