@@ -3,7 +3,8 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 UV     := $(shell command -v uv 2>/dev/null || echo .cache/uv/bin/uv)
-PYTEST := $(BIN)/python -m pytest -q -n 2 --dist loadfile
+# The order of the folders: the files that take longest first.
+PYTEST := $(BIN)/python -m pytest -q -n 3 --dist loadfile --no-loadscope-reorder
 PORT   ?=
 MINUTES ?= 1
 SEED   ?=
@@ -39,7 +40,7 @@ up: setup ## Run the whole road on the simulator and show it in a page (Ctrl-C s
 test: setup-dev browser ## Install what the tests need and pass them (< 10 minutes)
 	$(PYTEST) -m 'not slow and not long and not warehouse and not airflow'
 
-test-all: setup-dev browser ## The tests that take longer: random kills, whole replays, a minute of faults
+test-all: setup-dev browser ## The tests that take longer: random kills, a feed that breaks, a minute of faults
 	$(PYTEST) -m 'slow and not long'
 
 test-warehouse: setup-dev ## More of the stand-in for Snowflake: crashes, questions, kills; Airflow's DAGs
@@ -48,7 +49,7 @@ test-warehouse: setup-dev ## More of the stand-in for Snowflake: crashes, questi
 test-airflow: setup-dev browser ## Minutes of a real Airflow scheduler over a live lake (13 minutes)
 	$(PYTEST) -n 0 -m airflow
 
-test-long: setup-dev ## Longer still, not in CI: each failpoint by itself, MinIO
+test-long: setup-dev ## Longer still, not in CI: every failpoint in every way, a whole day, the road on MinIO
 	$(PYTEST) -m long
 
 lint: setup-dev ## Format, lint, types, import contracts, lock file

@@ -98,6 +98,7 @@ def test_silver_and_gold_equal_those_of_the_embedded_road_row_for_row(
     assert len(here["gold.bars_1s"]) > 100
 
 
+@pytest.mark.long
 def test_rebuild_from_the_bucket_alone_is_identical(done: Done, tmp_path: Path) -> None:
     found = done.road.ask("rebuild", "--to", str(tmp_path / "rebuilt"), "--compare")
 

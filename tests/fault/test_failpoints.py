@@ -139,7 +139,9 @@ def data(levels: dict[str, Path], tmp_path: Path, request: pytest.FixtureRequest
     return folder
 
 
-@pytest.mark.parametrize("verb", POINTS)
+@pytest.mark.parametrize(
+    "verb", [*list(POINTS)[:-1], pytest.param("build", marks=pytest.mark.long)]
+)
 def test_kills_at_every_failpoint_of_a_verb_heal(verb: str, data: Path) -> None:
     for point in POINTS[verb]:
         check_struck(strike(data, verb, f"{point}=kill:1"), point, "kill")

@@ -217,6 +217,7 @@ def test_a_foreign_transaction_on_the_partition_is_waited_for(
     assert held(options) == [*frames(0, 5), b"foreign", *frames(5, 5)]
 
 
+@pytest.mark.long
 def test_a_broker_that_dies_is_waited_for(tmp_path: Path, topics: str) -> None:  # noqa: F811
     server = start_kafka(tmp_path / "kafka")
     spool = SqliteLog(tmp_path / "log.db")

@@ -212,6 +212,7 @@ def test_a_tail_that_the_broker_lost_is_sent_again(
         server.stop()
 
 
+@pytest.mark.long
 def test_a_relay_without_a_broker_holds_nothing_and_stops_at_once(
     tmp_path: Path,
     old: SqliteLog,

@@ -117,6 +117,7 @@ def test_drain_without_kafka_in_time_says_what_is_left(tmp_path: Path) -> None:
     assert json.loads(done.stdout)["left"] > 200
 
 
+@pytest.mark.long
 def test_a_gap_that_the_relay_records_is_in_silver(tmp_path: Path, options: KafkaOptions) -> None:
     """What was trimmed from the spool, and Kafka has lost: on the road of all gaps."""
     make_topics(options)

@@ -23,7 +23,7 @@ from tickhouse.stream.sqlite import SqliteLog
 PAIRS = "btcusdt,ethusdt"
 PATIENT = f"{PAIRS}?silence=1000000"
 """A fast clock and a busy machine make long silences."""
-SPEED = 40.0
+SPEED = 10.0
 """The feed's clock, so that backoff and pacing of seconds pass in milliseconds."""
 WAIT_S = 60.0
 

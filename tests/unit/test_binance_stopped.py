@@ -84,6 +84,7 @@ async def go_on(server: BinanceServer, log: SqliteLog) -> dict[str, Any]:
     return {**account_of(server, log), "missing": dict(ids_missing(log))}
 
 
+@pytest.mark.long
 def test_a_recorder_that_ends_beside_any_event_or_page_loses_and_doubles_nothing(
     puts: list[Append], tmp_path: Path
 ) -> None:

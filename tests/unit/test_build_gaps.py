@@ -239,6 +239,7 @@ def test_sessions_are_complete_by_stream_with_the_seconds_they_missed(
     ] == rows
 
 
+@pytest.mark.long
 def test_gaps_do_not_depend_on_the_order_or_size_of_loads(
     template: BronzeWarehouse, built: BronzeWarehouse, tmp_path: Path
 ) -> None:

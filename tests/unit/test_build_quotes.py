@@ -140,6 +140,7 @@ def test_a_quote_that_tells_nothing_new_within_a_day_is_a_repeat(
     )
 
 
+@pytest.mark.long
 def test_quotes_and_figures_do_not_depend_on_the_order_or_size_of_loads(
     template: BronzeWarehouse, tmp_path: Path
 ) -> None:
