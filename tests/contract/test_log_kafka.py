@@ -394,6 +394,7 @@ def make_again(made: Topics) -> None:
             return
 
 
+@pytest.mark.long
 def test_a_topic_made_anew_after_its_broker_was_restarted_is_read(
     tmp_path: Path,
     topics: str,  # noqa: F811

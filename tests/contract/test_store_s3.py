@@ -131,7 +131,9 @@ def test_an_object_is_one_put_with_its_metadata(
     assert found["ContentLength"] == len(body)
 
 
-@pytest.mark.parametrize(("keys", "is_at_once"), [(50, False), (3, True)])
+@pytest.mark.parametrize(
+    ("keys", "is_at_once"), [pytest.param(50, False, marks=pytest.mark.long), (3, True)]
+)
 def test_of_sixteen_writers_exactly_one_wins_each_key(
     server: S3Server, bucket: str, keys: int, *, is_at_once: bool
 ) -> None:

@@ -165,9 +165,14 @@ def test_symbol_and_interval_are_chosen_by_mouse_keys_and_address(
 
 @pytest.mark.parametrize(
     ("name", "size", "scheme"),
-    [("light", (1440, 900), "light"), ("phone", PHONE, "dark"), ("phone-light", PHONE, "light"),
-     ("tablet", (1024, 768), "dark"), ("wide", (2200, 1200), "dark")],
-)  # fmt: skip
+    [
+        ("light", (1440, 900), "light"),
+        ("phone", PHONE, "dark"),
+        pytest.param("phone-light", PHONE, "light", marks=pytest.mark.long),
+        pytest.param("tablet", (1024, 768), "dark", marks=pytest.mark.long),
+        ("wide", (2200, 1200), "dark"),
+    ],
+)
 def test_it_fits_every_screen_and_scheme(
     browser: Browser, url: str, name: str, size: tuple[int, int], scheme: str
 ) -> None:

@@ -248,7 +248,6 @@ def test_aws_is_told_to_require_conditional_writes() -> None:
     assert documents["lifecycle"]["Rules"][0]["Filter"] == {"Prefix": "lake/"}
 
 
-@pytest.mark.warehouse
 def test_tables_are_made_in_snowflake_and_the_rest_is_printed(
     snowflake: SnowflakeServer,  # noqa: F811
     snowflake_database: str,  # noqa: F811

@@ -121,7 +121,7 @@ def newest(table: str) -> str:
     "failpoint",
     [
         pytest.param("rederive.rewind.before", marks=pytest.mark.long),
-        "rederive.rewind.after",
+        pytest.param("rederive.rewind.after", marks=pytest.mark.long),
         pytest.param("build.trades.after", marks=pytest.mark.long),
         "build.kpi.after",
     ],

@@ -12,6 +12,8 @@ from support.snowflake_bronze import SnowflakeBronze, snowflake_builder
 from tests.servers.fixtures import snowflake  # noqa: F401 - a fixture
 from tests.servers.snowflake import SnowflakeServer
 
+pytestmark = pytest.mark.warehouse
+
 TABLES = (*EXACT_TABLES, "silver.frame_ranges")
 
 

@@ -137,8 +137,8 @@ def test_what_is_far_behind_is_built_in_several_windows(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "built",
     [
-        ["frame_ranges", "repeated_frames"],
-        pytest.param(["+trades"], marks=pytest.mark.long),
+        pytest.param(["frame_ranges", "repeated_frames"], marks=pytest.mark.long),
+        ["+trades"],
         pytest.param(["+bars_1d", "+completeness"], marks=pytest.mark.long),
     ],
     ids=str,
@@ -344,6 +344,7 @@ def test_the_file_is_free_after_close(tmp_path: Path) -> None:
     assert [(0,)] == BronzeWarehouse(moved).query("select count(*) from silver.trades")
 
 
+@pytest.mark.long
 def test_a_rebuild_that_loads_in_another_order_agrees(tmp_path: Path) -> None:
     """Ticks of the same event time and repeats come in every order of loads and log positions."""
     at = T0 + timedelta(seconds=1)

@@ -146,20 +146,6 @@ def test_another_loader_goes_on_where_the_ledger_ends(
     assert rows_of(warehouse) == 6
 
 
-def test_five_partitions_of_1001_small_objects_load_completely(
-    lake: Lake, warehouse: DuckDBWarehouse
-) -> None:
-    """Listing 1,000 names a page and COPY of 1,000 files lose the rest where nobody counts."""
-    for part in range(5):
-        lake.add(run_of(chain_id(part), objects=1001, rows=1))
-
-    result = Loader(lake.store, warehouse).load_all()
-
-    assert (result.objects, result.rows) == (5005, 5005)
-    assert warehouse.positions() == {chain_id(part): 1001 for part in range(5)}
-    assert rows_of(warehouse) == 5005
-
-
 def test_until_stops_each_chain_at_the_position_asked_for(
     lake: Lake, warehouse: DuckDBWarehouse
 ) -> None:
