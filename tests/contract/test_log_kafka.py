@@ -4,19 +4,20 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from confluent_kafka import TopicPartition as KafkaPlace
 from confluent_kafka.admin import AdminClient
 
 from support.kafka_topics import Writer, make_topics
-from tests.servers.fixtures import kafka, topics  # noqa: F401 - fixtures
 from tests.servers.kafka import KafkaServer, start_kafka
 from tests.servers.process import free_ports
 from tickhouse.errors import ConfigError, TransientError
 from tickhouse.model.positions import Stream, TopicPartition
 from tickhouse.stream.kafka import KafkaReader
 from tickhouse.stream.kafka_client import client_config
+from tickhouse.stream.kafka_group import KafkaSubscription
 from tickhouse.stream.kafka_options import KafkaOptions
 from tickhouse.stream.log import LogBatch, Position, SpoolRange, Subscription
 from tickhouse.stream.topics import Topics, topic_name
@@ -26,8 +27,29 @@ OTHER = TopicPartition(Stream.TRADES, 1)
 WAIT_S = 30.0
 
 
+@pytest.fixture(autouse=True)
+def left_open(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Closes what a failed test leaves: a group's client that is merely collected never ends."""
+    left: list[Subscription] = []
+    subscribe, close = KafkaReader.subscribe, KafkaSubscription.close
+
+    def remembered(reader: KafkaReader, *arguments: Any, **options: Any) -> Subscription:
+        left.append(subscribe(reader, *arguments, **options))
+        return left[-1]
+
+    def closed(subscription: KafkaSubscription) -> None:
+        left[:] = [each for each in left if each is not subscription]
+        close(subscription)
+
+    monkeypatch.setattr(KafkaReader, "subscribe", remembered)
+    monkeypatch.setattr(KafkaSubscription, "close", closed)
+    yield
+    for subscription in list(left):
+        subscription.close()
+
+
 @pytest.fixture
-def options(kafka: KafkaServer, topics: str) -> KafkaOptions:  # noqa: F811
+def options(kafka: KafkaServer, topics: str) -> KafkaOptions:
     return KafkaOptions(bootstrap=kafka.bootstrap, prefix=topics, group=f"{topics}-land")
 
 
@@ -125,7 +147,7 @@ def test_what_is_not_committed_is_not_read(options: KafkaOptions, reader: KafkaR
     assert list(batch.values) == records(0, 2)
 
 
-def test_topics_that_are_not_there_are_told_with_what_to_do(kafka: KafkaServer) -> None:  # noqa: F811
+def test_topics_that_are_not_there_are_told_with_what_to_do(kafka: KafkaServer) -> None:
     missing = KafkaReader(KafkaOptions(bootstrap=kafka.bootstrap, prefix="missing"))
 
     with pytest.raises(ConfigError, match="tickhouse init"):
@@ -301,7 +323,7 @@ def test_a_recreated_topic_is_another_log_at_the_latest_when_asked(
 @pytest.mark.long
 def test_a_reader_lives_through_the_death_of_the_broker(
     tmp_path: Path,
-    topics: str,  # noqa: F811
+    topics: str,
 ) -> None:
     server = start_kafka(tmp_path)
     try:
@@ -337,7 +359,7 @@ def test_a_reader_lives_through_the_death_of_the_broker(
 )
 def test_a_tail_that_the_broker_lost_is_noticed_though_the_log_has_grown_again(
     tmp_path: Path,
-    topics: str,  # noqa: F811
+    topics: str,
     how: str,
 ) -> None:
     """The broker dies before the end of its log is on the disk, and is written to again."""
@@ -397,7 +419,7 @@ def make_again(made: Topics) -> None:
 @pytest.mark.long
 def test_a_topic_made_anew_after_its_broker_was_restarted_is_read(
     tmp_path: Path,
-    topics: str,  # noqa: F811
+    topics: str,
 ) -> None:
     """The new topic's leader epochs are lower than those the client has seen: it would wait."""
     with start_kafka(tmp_path) as server:
@@ -429,7 +451,7 @@ def test_a_topic_made_anew_after_its_broker_was_restarted_is_read(
 
 def test_a_partition_is_read_again_after_its_topic_was_made_anew_on_a_restarted_broker(
     tmp_path: Path,
-    topics: str,  # noqa: F811
+    topics: str,
 ) -> None:
     """The reader's client knows the old topic's leader epochs, which the new one's do not reach."""
     with start_kafka(tmp_path) as server:

@@ -5,7 +5,6 @@ from collections.abc import Iterator
 import pytest
 
 from support.snowflake import snowflake_options
-from tests.servers.fixtures import snowflake, snowflake_database  # noqa: F401 - fixtures
 from tests.servers.snowflake import SnowflakeServer
 from tickhouse.warehouse.snowflake_acceptance import Fact, accept
 from tickhouse.warehouse.snowflake_options import SnowflakeOptions
@@ -19,8 +18,8 @@ FREED_S = 20.0
 
 @pytest.fixture
 def options(
-    snowflake: SnowflakeServer,  # noqa: F811
-    snowflake_database: str,  # noqa: F811
+    snowflake: SnowflakeServer,
+    snowflake_database: str,
 ) -> Iterator[SnowflakeOptions]:
     yield snowflake_options(snowflake, snowflake_database)
     snowflake.clear_faults()
@@ -50,7 +49,7 @@ def test_every_fact_holds_that_the_stand_in_knows_and_nothing_stays(
 
 
 def test_a_fact_that_does_not_hold_is_said_and_the_others_are_asked(
-    snowflake: SnowflakeServer,  # noqa: F811
+    snowflake: SnowflakeServer,
     options: SnowflakeOptions,
 ) -> None:
     snowflake.fault(match="copy into .*header", act="error", code="003001", message="no privilege")

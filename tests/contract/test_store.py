@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 
 from support.memory_store import FaultyStore, MemoryStore
-from tests.servers.fixtures import bucket_name, minio, moto, seaweedfs  # noqa: F401
 from tests.support.buckets import open_bucket
 from tickhouse.bronze.local import LocalStore
 from tickhouse.bronze.store import Store, get_many

@@ -19,7 +19,6 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from tests.servers.fixtures import bucket_name, minio, moto, seaweedfs  # noqa: F401
 from tests.servers.s3 import S3Server
 from tests.servers.s3.proxy import Fault, FaultProxy
 from tests.support.buckets import bucket_options, open_bucket
@@ -43,7 +42,7 @@ def server(request: pytest.FixtureRequest) -> S3Server:
 
 
 @pytest.fixture
-def bucket(server: S3Server, bucket_name: str) -> str:  # noqa: F811
+def bucket(server: S3Server, bucket_name: str) -> str:
     return server.make_bucket(bucket_name)
 
 
@@ -314,7 +313,7 @@ def test_a_wrong_key_is_refused_and_the_secret_is_not_told(server: S3Server, buc
             assert secret not in str(refused.value)
 
 
-def test_a_missing_bucket_is_named(minio: S3Server, bucket_name: str) -> None:  # noqa: F811
+def test_a_missing_bucket_is_named(minio: S3Server, bucket_name: str) -> None:
     store = S3Store(bucket_options(minio, bucket_name))
 
     for call in (
@@ -328,8 +327,8 @@ def test_a_missing_bucket_is_named(minio: S3Server, bucket_name: str) -> None:  
 
 
 def test_a_store_that_ignores_conditions_takes_one_lander_only(
-    moto: S3Server,  # noqa: F811
-    bucket_name: str,  # noqa: F811
+    moto: S3Server,
+    bucket_name: str,
 ) -> None:
     open_bucket(moto, bucket_name)
     with FaultProxy(moto.endpoint) as proxy:
@@ -420,7 +419,7 @@ def test_tls_at_a_plain_endpoint_is_told(server: S3Server, bucket: str) -> None:
 
 
 def test_an_unreadable_ca_bundle_is_a_configuration_error(
-    seaweedfs: S3Server,  # noqa: F811
+    seaweedfs: S3Server,
     tmp_path: Path,
 ) -> None:
     broken = tmp_path / "broken.pem"
@@ -514,8 +513,8 @@ class Machine(BaseHTTPRequestHandler):
 
 
 def test_a_machine_with_a_role_needs_no_keys(
-    minio: S3Server,  # noqa: F811
-    bucket_name: str,  # noqa: F811
+    minio: S3Server,
+    bucket_name: str,
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
 ) -> None:

@@ -22,7 +22,6 @@ from support.lake_builder import (
     pack_lines,
     run_of,
 )
-from tests.servers.fixtures import snowflake, snowflake_database  # noqa: F401 - fixtures
 from tests.support.snowflake import open_snowflake
 from tickhouse.bronze.object import unpack
 from tickhouse.errors import ConfigError, CorruptObjectError

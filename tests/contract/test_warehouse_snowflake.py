@@ -13,12 +13,6 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from support.lake_builder import Lake, chain_id, frames, make_object, run_of
-from tests.servers.fixtures import (  # noqa: F401 - fixtures
-    bucket_name,
-    moto,
-    snowflake,
-    snowflake_database,
-)
 from tests.servers.s3 import S3Server
 from tests.servers.s3.servers import ACCESS_KEY, SECRET_KEY
 from tests.servers.snowflake import SnowflakeServer
@@ -37,8 +31,8 @@ EVENTS = chain_id(0, stream=Stream.SESSIONS)
 
 @pytest.fixture
 def warehouse(
-    snowflake: SnowflakeServer,  # noqa: F811
-    snowflake_database: str,  # noqa: F811
+    snowflake: SnowflakeServer,
+    snowflake_database: str,
 ) -> Iterator[SnowflakeWarehouse]:
     opened = open_snowflake(snowflake, snowflake_database)
     opened.prepare()
@@ -79,7 +73,7 @@ REFUSALS = [
 @pytest.mark.parametrize(("code", "message", "kind", "advice"), REFUSALS)
 def test_a_refused_statement_is_told_by_its_class_with_what_to_do(
     warehouse: SnowflakeWarehouse,
-    snowflake: SnowflakeServer,  # noqa: F811
+    snowflake: SnowflakeServer,
     statement: str,
     code: str,
     message: str,
@@ -136,7 +130,7 @@ def test_a_column_that_was_added_by_hand_does_no_harm(
 
 def test_a_file_that_vanished_from_the_stage_is_tried_again(
     warehouse: SnowflakeWarehouse,
-    snowflake: SnowflakeServer,  # noqa: F811
+    snowflake: SnowflakeServer,
 ) -> None:
     message = "Remote file 'trades.json.gz' was not found"
     snowflake.fault(match="^copy", act="error", code="091016", message=message)
@@ -164,8 +158,8 @@ def write_key(path: Path, key: rsa.RSAPrivateKey) -> str:
 
 
 def test_a_key_pair_lets_in_and_another_key_or_a_wrong_clock_is_told(
-    snowflake: SnowflakeServer,  # noqa: F811
-    snowflake_database: str,  # noqa: F811
+    snowflake: SnowflakeServer,
+    snowflake_database: str,
     tmp_path: Path,
     key: rsa.RSAPrivateKey,
 ) -> None:
@@ -197,8 +191,8 @@ def test_a_key_pair_lets_in_and_another_key_or_a_wrong_clock_is_told(
     ],
 )
 def test_a_refused_login_is_told_with_what_to_do(
-    snowflake: SnowflakeServer,  # noqa: F811
-    snowflake_database: str,  # noqa: F811
+    snowflake: SnowflakeServer,
+    snowflake_database: str,
     code: str,
     message: str,
     advice: str,
@@ -212,7 +206,7 @@ def test_a_refused_login_is_told_with_what_to_do(
 
 def test_a_query_goes_on_in_a_new_session_where_the_old_one_has_ended(
     warehouse: SnowflakeWarehouse,
-    snowflake: SnowflakeServer,  # noqa: F811
+    snowflake: SnowflakeServer,
 ) -> None:
     snowflake.fault(match="select 1 as one", act="logout")
 
@@ -226,7 +220,7 @@ def test_a_select_of_any_form_is_answered(warehouse: SnowflakeWarehouse, sql: st
     assert len(warehouse.query(sql)) == 1
 
 
-def statements(snowflake: SnowflakeServer, warehouse: SnowflakeWarehouse, count: int) -> object:  # noqa: F811
+def statements(snowflake: SnowflakeServer, warehouse: SnowflakeWarehouse, count: int) -> object:
     start = warehouse.positions().get(TRADES, 0)
     snowflake.counts()
     warehouse.load(run_of(TRADES, objects=count, rows=1, start=start))
@@ -235,7 +229,7 @@ def statements(snowflake: SnowflakeServer, warehouse: SnowflakeWarehouse, count:
 
 def test_statements_a_load_do_not_depend_on_how_many_objects_it_holds(
     warehouse: SnowflakeWarehouse,
-    snowflake: SnowflakeServer,  # noqa: F811
+    snowflake: SnowflakeServer,
 ) -> None:
     statements(snowflake, warehouse, 1)
 
@@ -268,9 +262,9 @@ def test_many_staged_files_load_as_one(
 def test_an_external_stage_over_the_lake_needs_no_upload(
     warehouse: SnowflakeWarehouse,
     session: Session,
-    snowflake: SnowflakeServer,  # noqa: F811
-    moto: S3Server,  # noqa: F811
-    bucket_name: str,  # noqa: F811
+    snowflake: SnowflakeServer,
+    moto: S3Server,
+    bucket_name: str,
 ) -> None:
     moto.make_bucket(bucket_name)
     objects = run_of(TRADES, objects=3, rows=2)
@@ -292,8 +286,8 @@ def test_an_external_stage_over_the_lake_needs_no_upload(
 
 
 def test_the_verb_load_fills_snowflake(
-    snowflake: SnowflakeServer,  # noqa: F811
-    snowflake_database: str,  # noqa: F811
+    snowflake: SnowflakeServer,
+    snowflake_database: str,
     tmp_path: Path,
 ) -> None:
     lake = Lake(tmp_path / "data" / "lake")

@@ -29,15 +29,7 @@ from support.snowflake import open_snowflake
 from support.tutorial_lake import tutorial_quote
 from tests.servers.airflow import AirflowServer, prepare_airflow
 from tests.servers.cache import UnavailableError
-from tests.servers.fixtures import (  # noqa: F401 - fixtures
-    bucket_name,
-    kafka,
-    seaweedfs,
-    snowflake,
-    snowflake_database,
-    topics,
-    unavailable,
-)
+from tests.servers.fixtures import unavailable
 from tests.servers.kafka import KafkaServer
 from tests.servers.s3 import S3Server
 from tests.servers.s3.servers import ACCESS_KEY, SECRET_KEY
@@ -59,12 +51,12 @@ pytestmark = [pytest.mark.airflow, pytest.mark.timeout(1500)]
 @pytest.fixture
 def bench(
     tmp_path: Path,
-    kafka: KafkaServer,  # noqa: F811
-    topics: str,  # noqa: F811
-    seaweedfs: S3Server,  # noqa: F811
-    bucket_name: str,  # noqa: F811
-    snowflake: SnowflakeServer,  # noqa: F811
-    snowflake_database: str,  # noqa: F811
+    kafka: KafkaServer,
+    topics: str,
+    seaweedfs: S3Server,
+    bucket_name: str,
+    snowflake: SnowflakeServer,
+    snowflake_database: str,
 ) -> Bench:
     """Topics, bucket and tables of its own, made by `init`."""
     named = snowflake_settings(snowflake, snowflake_database)
@@ -97,8 +89,8 @@ def server(bench: Bench) -> AirflowServer:
 def test_the_minute_dag_makes_the_gold_of_the_embedded_road_out_of_kafka_s3_and_snowflake(
     bench: Bench,
     server: AirflowServer,
-    snowflake: SnowflakeServer,  # noqa: F811
-    snowflake_database: str,  # noqa: F811
+    snowflake: SnowflakeServer,
+    snowflake_database: str,
 ) -> None:
     facts = run_minutes(bench, server)
     found = bench.verb("audit", "--deep")

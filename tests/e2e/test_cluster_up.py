@@ -8,13 +8,6 @@ import pytest
 from proofs.kills import Road
 from proofs.road import IDS
 from support.cluster import Cluster, rows_by_table
-from tests.servers.fixtures import (  # noqa: F401 - fixtures
-    bucket_name,
-    kafka,
-    minio,
-    seaweedfs,
-    topics,
-)
 from tests.servers.kafka import KafkaServer
 
 DATA = Path(__file__).parents[1] / "data"
@@ -50,7 +43,7 @@ class Done:
 @pytest.fixture(scope="module", params=STORES)
 def done(
     request: pytest.FixtureRequest,
-    kafka: KafkaServer,  # noqa: F811
+    kafka: KafkaServer,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Done:
     store = request.getfixturevalue(request.param)

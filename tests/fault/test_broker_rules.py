@@ -12,7 +12,6 @@ from tests.fault.simulation.group import Group
 from tests.fault.simulation.kafka import SimulatedKafka, SimulatedReader
 from tests.fault.simulation.relay import Relay
 from tests.fault.simulation.spool import SimulatedSpool
-from tests.servers.fixtures import kafka, topics  # noqa: F401
 from tests.servers.kafka import KafkaServer
 from tests.support.memory_store import MemoryStore
 from tickhouse.bronze.chain import Chain, find_chains
@@ -130,8 +129,8 @@ def test_a_lost_tail_that_was_written_again_and_trimmed_is_a_chain_that_begins_w
 
 
 def test_a_recorders_wrong_clock_lets_kafka_delete_nothing_too_early(
-    kafka: KafkaServer,  # noqa: F811
-    topics: str,  # noqa: F811
+    kafka: KafkaServer,
+    topics: str,
 ) -> None:
     """The log's time is the broker's, whatever a producer says."""
     options = KafkaOptions(bootstrap=kafka.bootstrap, prefix=topics)

@@ -23,7 +23,6 @@ from support.builds import EXACT_TABLES, builder_of, new_warehouse, spied_statem
 from support.comparable_rows import assert_same, comparable_rows
 from support.processes import SCRIPT, run_with_failpoints
 from support.snowflake_bronze import SnowflakeBronze, snowflake_builder
-from tests.servers.fixtures import snowflake  # noqa: F401 - a fixture
 from tests.servers.snowflake import SnowflakeServer
 from tests.support.snowflake import snowflake_options
 from tickhouse.runtime.refining import RETRY_S, RETRY_S_MAX
@@ -98,7 +97,7 @@ def _frame(seq: int) -> BronzeFrame:
 
 @pytest.fixture(scope="module")
 def bench(
-    snowflake: SnowflakeServer,  # noqa: F811
+    snowflake: SnowflakeServer,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Bench]:
     made = Bench(snowflake, tmp_path_factory.mktemp("builds"))

@@ -9,7 +9,6 @@ import pytest
 
 from support.lake_builder import Lake, chain_id, run_of
 from support.processes import run_killed
-from tests.servers.fixtures import snowflake, snowflake_database  # noqa: F401 - fixtures
 from tests.servers.snowflake import SnowflakeServer
 from tests.support.snowflake import open_snowflake, snowflake_options
 from tickhouse import telemetry
@@ -45,7 +44,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def warehouse(snowflake: SnowflakeServer, snowflake_database: str) -> SnowflakeWarehouse:  # noqa: F811
+def warehouse(snowflake: SnowflakeServer, snowflake_database: str) -> SnowflakeWarehouse:
     opened = open_snowflake(snowflake, snowflake_database)
     opened.prepare()
     return opened
@@ -85,7 +84,7 @@ def rows_loaded(warehouse: SnowflakeWarehouse) -> int:
 def test_a_load_killed_at_any_step_neither_loses_nor_doubles(
     folder: Path,
     warehouse: SnowflakeWarehouse,
-    snowflake: SnowflakeServer,  # noqa: F811
+    snowflake: SnowflakeServer,
     step: str,
 ) -> None:
     database = warehouse.options.database
@@ -129,7 +128,7 @@ def staged(warehouse: SnowflakeWarehouse) -> list[object]:
 def test_what_a_killed_load_left_in_the_stage_is_removed_when_it_is_stale(
     folder: Path,
     warehouse: SnowflakeWarehouse,
-    snowflake: SnowflakeServer,  # noqa: F811
+    snowflake: SnowflakeServer,
 ) -> None:
     database = warehouse.options.database
     arguments = (str(folder), str(snowflake.port), database)
@@ -152,7 +151,7 @@ def test_what_a_killed_load_left_in_the_stage_is_removed_when_it_is_stale(
 def test_a_request_whose_answer_is_lost_is_sent_again_under_its_id_and_counts_once(
     folder: Path,
     warehouse: SnowflakeWarehouse,
-    snowflake: SnowflakeServer,  # noqa: F811
+    snowflake: SnowflakeServer,
     act: str,
     when: str,
     statement: str,
@@ -170,7 +169,7 @@ def test_a_request_whose_answer_is_lost_is_sent_again_under_its_id_and_counts_on
 def test_after_a_commit_whose_answer_was_lost_the_ledger_decides_that_it_happened(
     folder: Path,
     warehouse: SnowflakeWarehouse,
-    snowflake: SnowflakeServer,  # noqa: F811
+    snowflake: SnowflakeServer,
     act: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -198,7 +197,7 @@ def give_up_soon(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_session_that_is_gone_before_its_commit_leaves_nothing_and_the_load_is_done_again(
     folder: Path,
     warehouse: SnowflakeWarehouse,
-    snowflake: SnowflakeServer,  # noqa: F811
+    snowflake: SnowflakeServer,
     statement: str,
 ) -> None:
     loader = loader_of(folder, warehouse)
@@ -218,7 +217,7 @@ def test_a_session_that_is_gone_before_its_commit_leaves_nothing_and_the_load_is
 def test_two_loaders_at_once_load_everything_once(
     folder: Path,
     warehouse: SnowflakeWarehouse,
-    snowflake: SnowflakeServer,  # noqa: F811
+    snowflake: SnowflakeServer,
 ) -> None:
     other = open_snowflake(snowflake, warehouse.options.database)
     start = threading.Barrier(2)
@@ -245,7 +244,7 @@ def test_two_loaders_at_once_load_everything_once(
 def test_a_load_that_waits_longer_than_its_lock_timeout_says_so_and_leaves_nothing(
     folder: Path,
     warehouse: SnowflakeWarehouse,
-    snowflake: SnowflakeServer,  # noqa: F811
+    snowflake: SnowflakeServer,
 ) -> None:
     impatient = open_snowflake(snowflake, warehouse.options.database, lock_wait_s=1)
     zombie = Session(warehouse.options, lock_wait_s=5)
@@ -269,8 +268,8 @@ def test_a_load_that_waits_longer_than_its_lock_timeout_says_so_and_leaves_nothi
 
 
 def test_two_that_prepare_at_once_make_one_lock_row_and_one_identity(
-    snowflake: SnowflakeServer,  # noqa: F811
-    snowflake_database: str,  # noqa: F811
+    snowflake: SnowflakeServer,
+    snowflake_database: str,
 ) -> None:
     opened = [open_snowflake(snowflake, snowflake_database) for _ in range(2)]
     opened[0].query("select 1")
@@ -298,7 +297,7 @@ def test_two_that_prepare_at_once_make_one_lock_row_and_one_identity(
 def test_a_zombie_that_wakes_with_a_stage_of_its_own_loads_nothing_twice(
     folder: Path,
     warehouse: SnowflakeWarehouse,
-    snowflake: SnowflakeServer,  # noqa: F811
+    snowflake: SnowflakeServer,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """It has uploaded, then sleeps until another loader has loaded the same objects."""

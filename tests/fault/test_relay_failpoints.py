@@ -8,7 +8,6 @@ import pytest
 
 from proofs.kills import TICKHOUSE, Road
 from support.relays import values_of
-from tests.servers.fixtures import kafka, topics  # noqa: F401
 from tests.servers.kafka import KafkaServer
 from tickhouse.stream.kafka import KafkaReader
 from tickhouse.stream.kafka_options import KafkaOptions
@@ -62,7 +61,7 @@ class Recording:
 
 
 @pytest.fixture
-def recording(kafka: KafkaServer, topics: str, tmp_path: Path) -> Recording:  # noqa: F811
+def recording(kafka: KafkaServer, topics: str, tmp_path: Path) -> Recording:
     return Recording(kafka, topics, tmp_path / "data")
 
 

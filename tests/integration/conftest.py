@@ -10,7 +10,6 @@ import pytest
 from support.audited import make_road
 from support.mirror import DATABASE, mirror
 from support.snowflake import open_snowflake
-from tests.servers.fixtures import snowflake, snowflake_database  # noqa: F401 - fixtures
 from tests.servers.snowflake import SnowflakeServer
 from tickhouse.warehouse.snowflake import SnowflakeWarehouse
 
@@ -24,7 +23,7 @@ def road_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def mirrored(road_folder: Path, snowflake: SnowflakeServer) -> Iterator[SnowflakeWarehouse]:  # noqa: F811
+def mirrored(road_folder: Path, snowflake: SnowflakeServer) -> Iterator[SnowflakeWarehouse]:
     """The warehouse of the road in Snowflake; whoever changes it puts it right again."""
     database = road_folder / "warehouse" / "warehouse.duckdb"
     with (

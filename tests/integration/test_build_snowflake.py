@@ -10,7 +10,6 @@ import pytest
 
 from support.bronze_rows import T0, BronzeFrame, finnhub, trade
 from support.snowflake_bronze import SnowflakeBronze, snowflake_builder
-from tests.servers.fixtures import snowflake, snowflake_database  # noqa: F401 - fixtures
 from tests.servers.snowflake import SnowflakeServer
 from tickhouse.transform.builder import Builder, BuildError
 from tickhouse.warehouse.snowflake_session import Session
@@ -34,8 +33,8 @@ def frames(first: int, count: int = 3) -> list[BronzeFrame]:
 
 @pytest.fixture
 def bench(
-    snowflake: SnowflakeServer,  # noqa: F811
-    snowflake_database: str,  # noqa: F811
+    snowflake: SnowflakeServer,
+    snowflake_database: str,
     tmp_path: Path,
 ) -> Iterator[Bench]:
     """A database with one load, built."""

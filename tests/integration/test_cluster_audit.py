@@ -11,7 +11,6 @@ from confluent_kafka.admin import AdminClient
 
 from support.audited import bad_layers, layer, texts
 from support.transactions import Transactions
-from tests.servers.fixtures import kafka, topics  # noqa: F401 - fixtures
 from tests.servers.kafka import KafkaServer
 from tickhouse.audit.audit import audit
 from tickhouse.audit.report import AuditReport, describe
@@ -35,7 +34,7 @@ WAIT_S = 20.0
 class Bench:
     """A spool, topics of one partition, a lake in a folder; a relay and a lander by hand."""
 
-    def __init__(self, kafka: KafkaServer, prefix: str, folder: Path) -> None:  # noqa: F811
+    def __init__(self, kafka: KafkaServer, prefix: str, folder: Path) -> None:
         self.kafka = kafka
         self.options = KafkaOptions(bootstrap=kafka.bootstrap, prefix=prefix, group=prefix)
         self.topics = Topics(self.options)
@@ -96,7 +95,7 @@ class Bench:
 
 
 @pytest.fixture
-def bench(kafka: KafkaServer, topics: str, tmp_path: Path) -> Iterator[Bench]:  # noqa: F811
+def bench(kafka: KafkaServer, topics: str, tmp_path: Path) -> Iterator[Bench]:
     bench = Bench(kafka, topics, tmp_path)
     yield bench
     bench.close()

@@ -16,7 +16,6 @@ import websockets
 
 from support.dashboard import SESSIONS, TRADES, Trades, opened, trade
 from support.transactions import Transactions
-from tests.servers.fixtures import kafka, topics  # noqa: F401 - fixtures
 from tests.servers.kafka import KafkaServer
 from tickhouse.dashboard.tail import LogTail
 from tickhouse.stream.kafka import KafkaReader
@@ -31,7 +30,7 @@ HOUR_MS = 3600 * 1000
 
 
 @pytest.fixture
-def options(kafka: KafkaServer, topics: str) -> KafkaOptions:  # noqa: F811
+def options(kafka: KafkaServer, topics: str) -> KafkaOptions:
     found = KafkaOptions(bootstrap=kafka.bootstrap, prefix=topics)
     Topics(found).ensure(partitions=1, replication=1, retention_ms=HOUR_MS)
     return found
@@ -45,7 +44,7 @@ def log(options: KafkaOptions) -> Iterator[KafkaReader]:
 
 
 @pytest.fixture
-def write(kafka: KafkaServer, topics: str) -> Transactions:  # noqa: F811
+def write(kafka: KafkaServer, topics: str) -> Transactions:
     return Transactions(kafka, topics)
 
 
@@ -126,8 +125,8 @@ def test_markers_and_aborted_records_are_passed_and_not_told_as_skipped(
 
 
 def test_the_newest_record_is_found_behind_markers_and_foreign_records(
-    kafka: KafkaServer,  # noqa: F811
-    topics: str,  # noqa: F811
+    kafka: KafkaServer,
+    topics: str,
     log: KafkaReader,
     write: Transactions,
 ) -> None:

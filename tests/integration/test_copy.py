@@ -12,7 +12,6 @@ import pytest
 
 from support.lake_builder import Lake, chain_id, make_gap, run_of
 from support.memory_store import FaultyStore
-from tests.servers.fixtures import bucket_name, minio, seaweedfs  # noqa: F401
 from tests.servers.s3 import S3Server
 from tests.servers.s3.proxy import Fault, FaultProxy
 from tests.support.buckets import bucket_options
@@ -59,7 +58,7 @@ def server(request: pytest.FixtureRequest) -> S3Server:
 def test_a_lake_goes_to_a_bucket_and_back_unchanged(
     lake: Lake,
     server: S3Server,
-    bucket_name: str,  # noqa: F811
+    bucket_name: str,
     tmp_path: Path,
 ) -> None:
     bucket = server.url(server.make_bucket(bucket_name), "moved")
@@ -82,8 +81,8 @@ def test_a_lake_goes_to_a_bucket_and_back_unchanged(
 
 def test_a_copy_that_was_killed_goes_on(
     lake: Lake,
-    seaweedfs: S3Server,  # noqa: F811
-    bucket_name: str,  # noqa: F811
+    seaweedfs: S3Server,
+    bucket_name: str,
     tmp_path: Path,
 ) -> None:
     bucket = seaweedfs.make_bucket(bucket_name)
@@ -188,7 +187,7 @@ def test_a_put_whose_answer_was_lost_is_found_again(lake: Lake) -> None:
 
 def test_the_same_lake_twice_is_refused(
     lake: Lake,
-    seaweedfs: S3Server,  # noqa: F811
+    seaweedfs: S3Server,
     tmp_path: Path,
 ) -> None:
     url = f"file:///{lake.folder}"

@@ -17,7 +17,6 @@ import pytest
 
 from proofs.stages import Stages
 from support.tutorial_lake import tutorial_quote
-from tests.servers.fixtures import bucket_name, moto, seaweedfs  # noqa: F401
 from tests.servers.s3 import S3Server
 from tests.servers.s3.proxy import Fault, FaultProxy
 from tests.support.buckets import bucket_options
@@ -89,8 +88,8 @@ def payloads_in(data: Path) -> Iterator[tuple[str | None, bytes]]:
 @pytest.mark.long
 @pytest.mark.timeout(600)
 def test_12000_small_objects_are_each_in_silver_once_in_spite_of_a_kill(
-    seaweedfs: S3Server,  # noqa: F811
-    bucket_name: str,  # noqa: F811
+    seaweedfs: S3Server,
+    bucket_name: str,
     tmp_path: Path,
 ) -> None:
     bucket, data = seaweedfs.make_bucket(bucket_name), tmp_path / "data"
@@ -168,7 +167,7 @@ def server(request: pytest.FixtureRequest) -> S3Server:
 
 def test_keys_of_any_form_are_listed_in_order_and_read(
     server: S3Server,
-    bucket_name: str,  # noqa: F811
+    bucket_name: str,
 ) -> None:
     bucket = server.make_bucket(bucket_name)
     keys = ["A/1.json", "B C/1.json", "BINANCE:BTCUSDT/1.json", "p%20q/ünï+1.json", "y=1/t~^.json"]
@@ -187,8 +186,8 @@ def test_keys_of_any_form_are_listed_in_order_and_read(
 
 
 def test_a_listing_that_breaks_off_goes_on(
-    seaweedfs: S3Server,  # noqa: F811
-    bucket_name: str,  # noqa: F811
+    seaweedfs: S3Server,
+    bucket_name: str,
 ) -> None:
     bucket = seaweedfs.make_bucket(bucket_name)
     keys = [f"{number:05d}.json" for number in range(2_100)]
@@ -202,6 +201,6 @@ def test_a_listing_that_breaks_off_goes_on(
     assert found == keys
 
 
-def test_a_bucket_that_is_not_there_says_so(seaweedfs: S3Server) -> None:  # noqa: F811
+def test_a_bucket_that_is_not_there_says_so(seaweedfs: S3Server) -> None:
     with pytest.raises(RefusedError, match="no such bucket"):
         list(ForeignBucket(bucket_options(seaweedfs, "not-there")).objects())

@@ -10,16 +10,6 @@ from typing import Any
 import msgspec
 import pytest
 
-from tests.servers.fixtures import (  # noqa: F401 - fixtures
-    bucket_name,
-    kafka,
-    minio,
-    moto,
-    seaweedfs,
-    snowflake,
-    snowflake_database,
-    topics,
-)
 from tests.servers.kafka import KafkaServer
 from tests.servers.s3 import S3Server
 from tests.servers.s3.proxy import FaultProxy
@@ -63,7 +53,7 @@ def run(
 
 def test_the_bucket_is_made_once_and_policies_are_written(
     server: S3Server,
-    bucket_name: str,  # noqa: F811
+    bucket_name: str,
     tmp_path: Path,
 ) -> None:
     lake = server.url(bucket_name, "team/lake")
@@ -95,8 +85,8 @@ def test_the_default_backends_need_nothing(tmp_path: Path) -> None:
 
 
 def test_a_bucket_in_another_region_is_made_there(
-    minio: S3Server,  # noqa: F811
-    bucket_name: str,  # noqa: F811
+    minio: S3Server,
+    bucket_name: str,
 ) -> None:
     options = msgspec.structs.replace(bucket_options(minio, bucket_name), region="eu-central-1")
     bucket = Bucket(options)
@@ -108,8 +98,8 @@ def test_a_bucket_in_another_region_is_made_there(
 
 
 def test_a_bucket_that_cannot_be_made_is_told(
-    minio: S3Server,  # noqa: F811
-    bucket_name: str,  # noqa: F811
+    minio: S3Server,
+    bucket_name: str,
 ) -> None:
     wrong = bucket_options(minio, bucket_name, access_key_id="nobody")
     with pytest.raises(RefusedError):
@@ -124,7 +114,7 @@ def test_a_bucket_that_cannot_be_made_is_told(
 
 def test_the_printed_policies_let_a_lander_land_and_a_loader_read(
     server: S3Server,
-    bucket_name: str,  # noqa: F811
+    bucket_name: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     options = bucket_options(server, bucket_name, prefix="team/lake")
@@ -159,8 +149,8 @@ def use(server: S3Server, policy: dict[str, Any], monkeypatch: pytest.MonkeyPatc
 
 
 def test_topics_are_made_once(
-    kafka: KafkaServer,  # noqa: F811
-    topics: str,  # noqa: F811
+    kafka: KafkaServer,
+    topics: str,
     tmp_path: Path,
 ) -> None:
     log = f"kafka://{kafka.bootstrap}/{topics}"
@@ -176,10 +166,10 @@ def test_topics_are_made_once(
 
 
 def test_the_doctor_asks_kafka_spool_and_bucket(
-    kafka: KafkaServer,  # noqa: F811
-    topics: str,  # noqa: F811
-    seaweedfs: S3Server,  # noqa: F811
-    bucket_name: str,  # noqa: F811
+    kafka: KafkaServer,
+    topics: str,
+    seaweedfs: S3Server,
+    bucket_name: str,
     tmp_path: Path,
 ) -> None:
     log = ["--log", f"kafka://{kafka.bootstrap}/{topics}"]
@@ -199,8 +189,8 @@ def test_the_doctor_asks_kafka_spool_and_bucket(
 
 
 def test_more_than_one_lander_is_refused_where_conditions_are_ignored(
-    moto: S3Server,  # noqa: F811
-    bucket_name: str,  # noqa: F811
+    moto: S3Server,
+    bucket_name: str,
     tmp_path: Path,
 ) -> None:
     moto.make_bucket(bucket_name)
@@ -223,8 +213,8 @@ def test_more_than_one_lander_is_refused_where_conditions_are_ignored(
 
 
 def test_the_printed_bucket_policy_is_taken(
-    minio: S3Server,  # noqa: F811
-    bucket_name: str,  # noqa: F811
+    minio: S3Server,
+    bucket_name: str,
 ) -> None:
     bucket = Bucket(bucket_options(minio, bucket_name))
     bucket.create()
@@ -249,8 +239,8 @@ def test_aws_is_told_to_require_conditional_writes() -> None:
 
 
 def test_tables_are_made_in_snowflake_and_the_rest_is_printed(
-    snowflake: SnowflakeServer,  # noqa: F811
-    snowflake_database: str,  # noqa: F811
+    snowflake: SnowflakeServer,
+    snowflake_database: str,
     tmp_path: Path,
 ) -> None:
     warehouse = ["--warehouse", snowflake.url(snowflake_database, role="etl")]
@@ -271,8 +261,8 @@ def test_tables_are_made_in_snowflake_and_the_rest_is_printed(
 
 @pytest.mark.warehouse
 def test_what_a_role_may_not_make_is_said_and_the_scripts_are_printed_all_the_same(
-    snowflake: SnowflakeServer,  # noqa: F811
-    snowflake_database: str,  # noqa: F811
+    snowflake: SnowflakeServer,
+    snowflake_database: str,
     tmp_path: Path,
 ) -> None:
     text = "Insufficient privileges to operate on schema 'BRONZE'"
@@ -288,8 +278,8 @@ def test_what_a_role_may_not_make_is_said_and_the_scripts_are_printed_all_the_sa
 
 @pytest.mark.warehouse
 def test_the_doctor_accepts_an_account_fact_by_fact(
-    snowflake: SnowflakeServer,  # noqa: F811
-    snowflake_database: str,  # noqa: F811
+    snowflake: SnowflakeServer,
+    snowflake_database: str,
     tmp_path: Path,
 ) -> None:
     warehouse = ["--warehouse", snowflake.url(snowflake_database)]

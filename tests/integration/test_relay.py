@@ -23,7 +23,6 @@ from support.relays import (
     topics_of,
     until,
 )
-from tests.servers.fixtures import kafka, topics  # noqa: F401 - fixtures
 from tests.servers.kafka import KafkaServer, start_kafka
 from tickhouse.model.positions import Stream, TopicPartition
 from tickhouse.stream.kafka_client import client_config
@@ -34,7 +33,7 @@ from tickhouse.stream.topics import topic_name
 
 
 @pytest.fixture
-def options(kafka: KafkaServer, topics: str) -> KafkaOptions:  # noqa: F811
+def options(kafka: KafkaServer, topics: str) -> KafkaOptions:
     return topics_of(kafka, topics)
 
 
@@ -218,7 +217,7 @@ def test_a_foreign_transaction_on_the_partition_is_waited_for(
 
 
 @pytest.mark.long
-def test_a_broker_that_dies_is_waited_for(tmp_path: Path, topics: str) -> None:  # noqa: F811
+def test_a_broker_that_dies_is_waited_for(tmp_path: Path, topics: str) -> None:
     server = start_kafka(tmp_path / "kafka")
     spool = SqliteLog(tmp_path / "log.db")
     try:
@@ -239,7 +238,7 @@ def test_a_broker_that_dies_is_waited_for(tmp_path: Path, topics: str) -> None: 
 def test_a_shard_without_a_partition_and_missing_topics_are_told(
     spool: SqliteLog,
     options: KafkaOptions,
-    kafka: KafkaServer,  # noqa: F811
+    kafka: KafkaServer,
 ) -> None:
     missing = KafkaOptions(bootstrap=kafka.bootstrap, prefix=f"{options.prefix}x")
     spool.append([Append(TopicPartition(Stream.TRADES, 5), frames(0, 1))])

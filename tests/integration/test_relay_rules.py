@@ -22,7 +22,6 @@ from support.relays import (
     topics_of,
     until,
 )
-from tests.servers.fixtures import kafka, topics  # noqa: F401 - fixtures
 from tests.servers.kafka import KafkaServer, start_kafka
 from tickhouse.stream.carrier import Carrier
 from tickhouse.stream.kafka_options import KafkaOptions
@@ -31,7 +30,7 @@ from tickhouse.stream.sqlite import SqliteLog
 
 
 @pytest.fixture
-def options(kafka: KafkaServer, topics: str) -> KafkaOptions:  # noqa: F811
+def options(kafka: KafkaServer, topics: str) -> KafkaOptions:
     return topics_of(kafka, topics)
 
 
@@ -185,7 +184,7 @@ def test_a_topic_made_anew_is_noticed_though_nothing_comes(
 def test_a_tail_that_the_broker_lost_is_sent_again(
     tmp_path: Path,
     old: SqliteLog,
-    topics: str,  # noqa: F811
+    topics: str,
 ) -> None:
     """The broker comes back with an older copy of its data: the same topic, a shorter log."""
     server = start_kafka(tmp_path / "kafka")
@@ -216,7 +215,7 @@ def test_a_tail_that_the_broker_lost_is_sent_again(
 def test_a_relay_without_a_broker_holds_nothing_and_stops_at_once(
     tmp_path: Path,
     old: SqliteLog,
-    topics: str,  # noqa: F811
+    topics: str,
 ) -> None:
     """Away from the start, and away in the middle of its work."""
     server = start_kafka(tmp_path / "kafka")

@@ -13,7 +13,6 @@ import pytest
 from support.kafka_topics import Writer, make_topics
 from support.memory_log import frames
 from support.relays import TRADES, held, until, values_of
-from tests.servers.fixtures import kafka, topics  # noqa: F401 - fixtures
 from tests.servers.kafka import KafkaServer, start_kafka
 from tickhouse.model.positions import Stream, TopicPartition
 from tickhouse.runtime import relaying
@@ -26,7 +25,7 @@ SOURCE = "sim://sp500?symbols=5&rate=max&frames=200"
 
 
 @pytest.fixture
-def options(kafka: KafkaServer, topics: str) -> KafkaOptions:  # noqa: F811
+def options(kafka: KafkaServer, topics: str) -> KafkaOptions:
     return KafkaOptions(bootstrap=kafka.bootstrap, prefix=topics)
 
 
@@ -163,7 +162,7 @@ def test_a_stopped_recorder_leaves_its_last_event_in_kafka(
 @pytest.mark.long
 def test_land_waits_for_a_broker_that_is_away_at_its_start(
     tmp_path: Path,
-    topics: str,  # noqa: F811
+    topics: str,
 ) -> None:
     with start_kafka(tmp_path / "kafka") as server:
         options = KafkaOptions(bootstrap=server.bootstrap, prefix=topics)

@@ -12,7 +12,6 @@ import pytest
 
 from support.lake_builder import Lake, chain_id, frames, make_object
 from support.snowflake import open_snowflake
-from tests.servers.fixtures import snowflake, snowflake_database  # noqa: F401 - fixtures
 from tests.servers.snowflake import SnowflakeServer
 from tickhouse.warehouse.duckdb import DuckDBWarehouse
 from tickhouse.warehouse.warehouse import Warehouse
@@ -85,8 +84,8 @@ def test_12_000_small_objects_are_loaded_once_in_bounded_memory(tmp_path: Path) 
 @pytest.mark.warehouse
 def test_12_000_small_objects_are_loaded_once_into_snowflake_in_bounded_memory(
     tmp_path: Path,
-    snowflake: SnowflakeServer,  # noqa: F811
-    snowflake_database: str,  # noqa: F811
+    snowflake: SnowflakeServer,
+    snowflake_database: str,
 ) -> None:
     url = snowflake.url(snowflake_database)
     check(tmp_path, {"TICKHOUSE_WAREHOUSE": url, **snowflake.credentials})

@@ -9,7 +9,6 @@ from support.builds import EXACT_TABLES, builder_of, new_warehouse
 from support.comparable_rows import assert_same, comparable_rows
 from support.parity_loads import parity_loads
 from support.snowflake_bronze import SnowflakeBronze, snowflake_builder
-from tests.servers.fixtures import snowflake  # noqa: F401 - a fixture
 from tests.servers.snowflake import SnowflakeServer
 
 pytestmark = pytest.mark.warehouse
@@ -19,7 +18,7 @@ TABLES = (*EXACT_TABLES, "silver.frame_ranges")
 
 @pytest.fixture(scope="module")
 def warehouses(
-    snowflake: SnowflakeServer,  # noqa: F811
+    snowflake: SnowflakeServer,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[tuple[BronzeWarehouse, SnowflakeBronze]]:
     """Both, after four loads, each built by itself."""
