@@ -44,7 +44,7 @@ def left_open(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(KafkaReader, "subscribe", remembered)
     monkeypatch.setattr(KafkaSubscription, "close", closed)
     yield
-    for subscription in list(left):
+    for subscription in left:
         subscription.close()
 
 
