@@ -44,8 +44,8 @@ def left_open(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(KafkaReader, "subscribe", remembered)
     monkeypatch.setattr(KafkaSubscription, "close", closed)
     yield
-    for subscription in left:
-        subscription.close()
+    while left:
+        left[-1].close()
 
 
 @pytest.fixture
