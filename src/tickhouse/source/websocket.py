@@ -104,7 +104,10 @@ class Connection:
             batch = self._batches.popleft()
             self._open_batch = None
             self._waiting_bytes -= sum(map(len, batch.payloads))
-            self._room.set()
+            if not self._room.is_set():
+                # Silence counts from here: until now it was we who did not listen.
+                self._heard_at = self._clock.monotonic()
+                self._room.set()
             return batch
         if self._ended is not None:
             raise FeedClosedError(self._ended)
@@ -139,7 +142,6 @@ class Connection:
                 while self._waiting_bytes >= WAITING_BYTES_MAX:
                     self._room.clear()
                     await self._room.wait()
-                    self._heard_at = self._clock.monotonic()
         except ConnectionClosed as error:
             self.was_dropped = True
             self.end(self._scrub(_say_closed(error)))
