@@ -123,7 +123,10 @@ def kill_at_random(
     road.start()
     while len(road.killed) < kills:
         time.sleep(chance.uniform(*(LONG_PAUSE_S if chance.random() < LONG_SHARE else pause_s)))
-        if chance.random() < share_of_stages and road.kill_stage(chance.choice(STAGES)):
+        # In an order that is drawn, since one that has not started yet cannot be struck.
+        if chance.random() < share_of_stages and any(
+            map(road.kill_stage, chance.sample(STAGES, len(STAGES)))
+        ):
             continue
         road.kill_up()
         road.start()

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from proofs.stages import Stages
 from support.lake_builder import Lake, chain_id, frames, make_object
 from support.snowflake import open_snowflake
 from tests.servers.snowflake import SnowflakeServer
@@ -79,6 +80,14 @@ def test_12_000_small_objects_are_loaded_once_in_bounded_memory(tmp_path: Path) 
     check(tmp_path, {})
 
     check_rows(DuckDBWarehouse(tmp_path / "warehouse" / "warehouse.duckdb"))
+    all_of_them = PARTITIONS * OBJECTS
+    stages = Stages(tmp_path)
+    stages.refine()
+    trades = stages.warehouse.query(
+        "select count(*), count(distinct session_seq), sum(trade_size) from silver.trades"
+    )
+    stages.close()
+    assert trades == [(all_of_them, all_of_them, 5 * all_of_them)]
 
 
 @pytest.mark.warehouse

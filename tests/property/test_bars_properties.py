@@ -207,7 +207,7 @@ def found_bars(warehouse: BronzeWarehouse, table: str, at: str, columns: list[st
 
 @given(start=st.sampled_from(STARTS), messages=loads, repeat=st.integers(0, 99))
 @settings(
-    max_examples=2,
+    max_examples=4,
     deadline=None,
     phases=[Phase.explicit, Phase.reuse, Phase.generate],
     suppress_health_check=list(HealthCheck),
