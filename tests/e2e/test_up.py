@@ -1,4 +1,8 @@
-"""`tickhouse up` on a fresh folder: a live chart in a real browser within a minute."""
+"""`tickhouse up` on a fresh folder: a live chart in a real browser within a minute.
+
+The chart draws from the log and is there within seconds. Cards and map come from gold, that is
+after dbt's first builds: they are waited for, with other tests beside them, and not timed.
+"""
 
 import json
 import os
@@ -16,6 +20,7 @@ from proofs.kills import Road
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 SCREENSHOTS = Path(__file__).parent / "screenshots"
 LIVE_S_MAX = 60
+GOLD_S_MAX = 240
 SWITCHES = [
     "--no-sandbox",
     "--disable-gpu",
@@ -71,14 +76,18 @@ def address_of(road: Road) -> str | None:
     return json.loads(path.read_bytes())["url"] if path.exists() else None
 
 
+@pytest.mark.timeout(600)
 def test_up_shows_a_live_chart_within_a_minute(road: Road, page: tuple[Page, list[str]]) -> None:
     started = time.monotonic()
     shown, faults = page
     shown.goto(wait_for(lambda: address_of(road), LIVE_S_MAX))
     shown.wait_for_function(
-        "() => window.__tickhouse?.state === 'live' && window.__tickhouse.lastBar"
-        " && (window.__tickhouse.mapCells ?? []).length >= 30 && window.__tickhouse.kpi",
+        "() => window.__tickhouse?.state === 'live' && window.__tickhouse.lastBar",
         timeout=(LIVE_S_MAX - (time.monotonic() - started)) * 1000,
+    )
+    shown.wait_for_function(
+        "() => (window.__tickhouse.mapCells ?? []).length >= 30 && window.__tickhouse.kpi",
+        timeout=GOLD_S_MAX * 1000,
     )
     before = shown.evaluate(SNAPSHOT)
     shown.wait_for_function(
@@ -86,7 +95,7 @@ def test_up_shows_a_live_chart_within_a_minute(road: Road, page: tuple[Page, lis
         " return JSON.stringify(t.lastBar) !== before.bar"
         " && JSON.stringify(t.kpi) !== before.kpi && JSON.stringify(t.mapCells) !== before.map }",
         arg=before,
-        timeout=30_000,
+        timeout=GOLD_S_MAX * 1000,
     )
     SCREENSHOTS.mkdir(exist_ok=True)
     shown.screenshot(path=SCREENSHOTS / "up.png")
