@@ -4,6 +4,8 @@ import json
 import os
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -86,6 +88,43 @@ def test_a_refused_statement_is_told_by_its_class_with_what_to_do(
         warehouse.load(run_of(TRADES, objects=2, rows=2))
 
     assert_nothing_is_half_loaded_and_loading_goes_on(warehouse)
+
+
+@pytest.mark.parametrize("statement", ["^insert into bronze.load_ledger", "^copy", "^commit"])
+@pytest.mark.parametrize("is_overtaken", [True, False])
+def test_a_load_whose_transaction_was_ended_while_it_slept_loads_nothing(
+    warehouse: SnowflakeWarehouse,
+    snowflake: SnowflakeServer,
+    snowflake_database: str,
+    statement: str,
+    is_overtaken: bool,
+) -> None:
+    objects = run_of(TRADES, objects=2, rows=2)
+    failures: list[TransientError] = []
+    other = open_snowflake(snowflake, snowflake_database)
+    snowflake.counts()
+    snowflake.fault(match=statement, act="asleep")
+
+    def sleep() -> None:
+        try:
+            warehouse.load(objects)
+        except TransientError as error:
+            failures.append(error)
+
+    thread = threading.Thread(target=sleep)
+    thread.start()
+    while thread.is_alive() and not snowflake.counts().get("asleep"):
+        time.sleep(0.05)
+    if is_overtaken:
+        other.load(objects[:1])
+    snowflake.clear_faults()
+    thread.join()
+    warehouse.load(objects)
+
+    assert ["Snowflake ended this load" in str(failure) for failure in failures] == [True]
+    assert rows(other) == 4
+    assert other.query("select count(*), count(distinct file) from bronze.load_ledger") == [(2, 2)]
+    other.close()
 
 
 def test_a_stage_that_was_dropped_is_told_and_made_again(

@@ -53,7 +53,7 @@ def _trades(chooser: random.Random) -> list[BronzeFrame]:
         at += timedelta(
             seconds=chooser.choice((1, 20, 60, 75, 130)), milliseconds=chooser.randrange(999)
         )
-        session = chooser.choice(("t1", "t2", "t10"))
+        session = chooser.choice(("t1", "t2", "t1\\0'"))
         prints = [
             trade(
                 symbol := chooser.choice(SYMBOLS),
@@ -198,9 +198,9 @@ def _events() -> Iterator[BronzeFrame]:
         ),
         ("q1", Opened(nanos(T0), 1, feed, "live", None, None)),
         ("q1", _gap("q", monday, monday + 9 * MINUTE, [], stream="quotes")),
-        ("t10", Opened(nanos(monday), 0, feed, "live", 3, PreviousSession("t2", 9, 1))),
-        ("t10", _gap("a", since, until, ["AAPL"], filled_by="finnhub.tick")),
-        ("t10", _gap("c", since, monday, ["AAPL", "BINANCE:BTCUSDT"])),
+        ("t1\\0'", Opened(nanos(monday), 0, feed, "live", 3, PreviousSession("t2", 9, 1))),
+        ("t1\\0'", _gap("a", since, until, ["AAPL"], filled_by="finnhub.tick")),
+        ("t1\\0'", _gap("c", since, monday, ["AAPL", "BINANCE:BTCUSDT"])),
     ]
     numbers: dict[str, int] = {}
     for session, event in told:

@@ -1,7 +1,10 @@
 """Snowflake as the warehouse: any number of loaders, a lock row, COPY, one transaction a load.
 
 Nobody owns it: load and build may run anywhere and twice at once. A second load waits at the lock
-row, then sees what the first one committed. What a killed loader left open, Snowflake rolls back.
+row, then sees what the first one committed. What a killed loader left open, Snowflake rolls back;
+so it may for one that only slept while another waited for the lock. Such a load wakes up outside its
+transaction: its session does not commit by itself, and before and after the commit it looks whether
+the ledger holds its rows.
 """
 
 import contextlib
@@ -98,6 +101,7 @@ class SnowflakeWarehouse:
     ) -> None:
         self.options = options
         self._sessions = Sessions(options, lock_wait_s=lock_wait_s)
+        self._loads = Sessions(options, lock_wait_s=lock_wait_s, autocommit=False)
         self._lock_wait_s = lock_wait_s
         self._query_s_max = query_s_max
         self._clock_ms = clock_ms
@@ -121,14 +125,26 @@ class SnowflakeWarehouse:
                 # A role may make tables in a schema that it may not make.
                 for statement in _schema()[1 if self._has_schema(session) else 0 :]:
                     session.run(statement)
-            if not self.options.stage:
-                session.run("create stage if not exists bronze.load_stage")
+            if self._has_stage(session):
                 self._remove_stale(session)
+            else:
+                self._make_stage(session)
 
     @staticmethod
     def _has_schema(session: Session) -> bool:
         sql = "select 1 from information_schema.schemata where schema_name = 'BRONZE'"
         return bool(session.run(sql))
+
+    @staticmethod
+    def _has_stage(session: Session) -> bool:
+        """Whether this role sees it; a role that only builds does not, and needs none."""
+        return bool(session.run("show stages like 'LOAD_STAGE' in schema bronze"))
+
+    def _make_stage(self, session: Session) -> None:
+        try:
+            session.run("create stage if not exists bronze.load_stage")
+        except ConfigError as error:
+            _log.info("stage_not_made", reason=str(error)[:500])
 
     def _remove_stale(self, session: Session) -> None:
         oldest = self._clock_ms() - STALE_AFTER_S * 1000
@@ -253,16 +269,16 @@ class SnowflakeWarehouse:
 
     def _load_lines(self, pending: list[BronzeObject], lines_of: LinesOf) -> LoadResult:
         failpoint("load.begin.before")
-        with self._sessions.session() as session, self._staged(session, pending, lines_of) as found:
+        with self._loads.session() as session, self._staged(session, pending, lines_of) as found:
             load_id, positions = self._begin(session, pending)
-            self._insert_ledger(session, pending, load_id)
+            loaded_at_ms = self._insert_ledger(session, pending, load_id)
             failpoint("load.ledger.after")
             for statement in copy_statements(found, load_id):
                 self._copy(session, statement)
             self._check(session, pending, found, load_id)
             failpoint("load.rows.after")
             failpoint("load.commit.before")
-            self._commit(session, load_id, pending[0].key)
+            self._commit(session, load_id, loaded_at_ms)
             failpoint("load.commit.after")
         ends = {item.chain: item.manifest.next for item in pending}
         self._known = (load_id, {**positions, **ends})
@@ -325,10 +341,12 @@ class SnowflakeWarehouse:
             raise _OvertakenError
         return load_id, positions
 
-    def _insert_ledger(self, session: Session, pending: list[BronzeObject], load_id: int) -> None:
-        """One statement, however many objects: an array in one bind."""
+    def _insert_ledger(self, session: Session, pending: list[BronzeObject], load_id: int) -> int:
+        """One statement, however many objects: an array in one bind; when, by our clock (ms)."""
         rows = msgspec.json.encode([ledger_row(item) for item in pending]).decode()
-        session.run(_LEDGER, (load_id, self._clock_ms(), rows))
+        loaded_at_ms = self._clock_ms()
+        session.run(_LEDGER, (load_id, loaded_at_ms, rows))
+        return loaded_at_ms
 
     def _copy(self, session: Session, statement: str) -> None:
         try:
@@ -343,23 +361,30 @@ class SnowflakeWarehouse:
     def _check(
         self, session: Session, pending: list[BronzeObject], found: Source, load_id: int
     ) -> None:
+        self._check_begun(session, len(pending), load_id)
         rows = session.run(counts_statement(found.files, load_id)) if found.files else []
         check_counts(pending, found_rows(rows, pending))
 
-    def _commit(self, session: Session, load_id: int, key: str) -> None:
-        """Commit; where the answer is an error, what the ledger says is the outcome.
+    def _check_begun(self, session: Session, objects: int, load_id: int) -> None:
+        """Whether the lock is ours since `_begin`; taken once more, so that it stays ours."""
+        session.run("update bronze.load_lock set load_id = load_id where load_id = ?", (load_id,))
+        found = session.run(_OURS, (load_id, load_id))
+        if found != [(1, objects)]:
+            raise TransientError(f"{self.options.url}: Snowflake ended this load: {found}")
 
-        Not there may still mean "not yet": the next load waits at the lock row until Snowflake has
+    def _commit(self, session: Session, load_id: int, loaded_at_ms: int) -> None:
+        """Commit; whatever the answer is, what the ledger says is the outcome.
+
+        Another load can have our id only if ours was rolled back, and then a later time. Not there may still mean "not yet": the next load waits at the lock row until Snowflake has
         ended this transaction, and then looks again.
         """
+        failure = TransientError(f"{self.options.url}: Snowflake ended this load before its commit")
         try:
             session.run("commit")
-        except TransientError:
-            found = self.query(
-                "select 1 from bronze.load_ledger where load_id = ? and file = ?", (load_id, key)
-            )
-            if not found:
-                raise
+        except TransientError as error:
+            failure = error
+        if not self.query(_IN_LEDGER, (load_id, loaded_at_ms)):
+            raise failure
 
     # -- quarantine --------------------------------------------------------------------------
 
@@ -390,9 +415,17 @@ class SnowflakeWarehouse:
 
     def close(self) -> None:
         """End the sessions."""
+        self._loads.close()
         self._sessions.close()
 
 
+_OURS: Final = """
+select (select count(*) from bronze.load_lock where load_id = ?),
+    (select count(*) from bronze.load_ledger where load_id = ?)
+"""
+_IN_LEDGER: Final = """
+select 1 from bronze.load_ledger where load_id = ? and loaded_at = to_timestamp_ntz(?, 3) limit 1
+"""
 _LEDGER: Final = """
 insert into bronze.load_ledger (load_id, loaded_at, file, stream, topic, topic_id, part,
     start_offset, next_offset, n, is_gap, sha256)

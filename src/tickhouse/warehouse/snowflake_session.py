@@ -33,7 +33,7 @@ FAILURES: Final = (errors.Error, OSError)
 """What the connector raises: its own, and of its HTTP client where an answer breaks off."""
 
 _SESSION_GONE: Final = frozenset({390104, 390110, 390111, 390112, 390114, 390115, 290401})
-_PASSING: Final = frozenset({603, 604, 625, 630, 90232, 91016})
+_PASSING: Final = frozenset({603, 604, 615, 625, 630, 90232, 91016})
 _JWT_REFUSED: Final = 390144
 _ROLE_REFUSED: Final = 390189
 _QUOTA: Final = 90073
@@ -92,11 +92,13 @@ class Session:
         connection: the connector's.
     """
 
-    def __init__(self, options: SnowflakeOptions, *, lock_wait_s: float) -> None:
+    def __init__(
+        self, options: SnowflakeOptions, *, lock_wait_s: float, autocommit: bool = True
+    ) -> None:
         self._options = options
         with self.translating():
             self.connection = snowflake.connector.connect(
-                **_arguments(options, lock_wait_s), **credentials(options)
+                **_arguments(options, lock_wait_s, autocommit=autocommit), **credentials(options)
             )
 
     def run(
@@ -172,11 +174,15 @@ class Sessions:
     Args:
         options: where, and who.
         lock_wait_s: how long a statement waits for a lock.
+        autocommit: whether a statement outside a transaction is one by itself.
     """
 
-    def __init__(self, options: SnowflakeOptions, *, lock_wait_s: float) -> None:
+    def __init__(
+        self, options: SnowflakeOptions, *, lock_wait_s: float, autocommit: bool = True
+    ) -> None:
         self._options = options
         self._lock_wait_s = lock_wait_s
+        self._autocommit = autocommit
         self._idle: list[Session] = []
         self._lock = threading.Lock()
         self._is_closed = False
@@ -186,7 +192,9 @@ class Sessions:
         with self._lock:
             if self._idle:
                 return self._idle.pop()
-        return Session(self._options, lock_wait_s=self._lock_wait_s)
+        return Session(
+            self._options, lock_wait_s=self._lock_wait_s, autocommit=self._autocommit
+        )
 
     def give_back(self, session: Session) -> None:
         """Keep it for the next, or end it."""
@@ -230,7 +238,9 @@ class Sessions:
         self.end_idle()
 
 
-def _arguments(options: SnowflakeOptions, lock_wait_s: float) -> dict[str, Any]:
+def _arguments(
+    options: SnowflakeOptions, lock_wait_s: float, *, autocommit: bool
+) -> dict[str, Any]:
     proxy: Mapping[str, object] = {
         "host": options.host,
         "port": options.port,
@@ -246,7 +256,7 @@ def _arguments(options: SnowflakeOptions, lock_wait_s: float) -> dict[str, Any]:
         "user": options.user,
         "application": "tickhouse",
         "paramstyle": "qmark",
-        "autocommit": True,
+        "autocommit": autocommit,
         "login_timeout": LOGIN_TIMEOUT_S,
         "network_timeout": NETWORK_TIMEOUT_S,
         "socket_timeout": SOCKET_TIMEOUT_S,

@@ -6,8 +6,8 @@ pinned exactly. Added here:
 - COPY: FILES of an internal stage, `$1:…` and METADATA$ in a SELECT, whole or not at all, `s3://`
   stages through s3fs, long lines; REMOVE; ALTER SESSION.
 - Transactions: UPDATE, DELETE and MERGE lock their table until the transaction ends and others
-  wait (LOCK_TIMEOUT); DDL commits what is open; TRANSACTION_ABORT_ON_ERROR; what a client that is
-  gone left open is rolled back.
+  wait (LOCK_TIMEOUT); AUTOCOMMIT; DDL commits what is open; TRANSACTION_ABORT_ON_ERROR; what a client
+  that is gone left open is rolled back, that of one that sleeps by order (a fault "asleep").
 - SUM of numbers is exact; MD5_NUMBER_LOWER64.
 - A request that is sent again (same requestId) is answered again, not run again.
 - Faults by order (`/control/faults`), keys of users (`/control/users`).
@@ -107,8 +107,8 @@ class Session:
     turn: asyncio.Lock = field(default_factory=asyncio.Lock)
     answers: dict[str, bytes] = field(default_factory=dict)
 
-    def flag(self, name: str) -> bool:
-        return str(self.parameters.get(name, False)).lower() == "true"
+    def flag(self, name: str, default: bool = False) -> bool:
+        return str(self.parameters.get(name, default)).lower() == "true"
 
 
 locks = Locks()
@@ -137,6 +137,9 @@ def is_ddl(statement: exp.Expr) -> bool:
     if statement.args.get("create_stage_name"):
         return True
     return isinstance(statement, exp.Create | exp.Drop | exp.Alter | exp.Comment)
+
+
+CHANGES = exp.Insert | exp.Update | exp.Delete | exp.Merge | exp.Copy
 
 
 def changed_table(conn: Any, statement: exp.Expr) -> tuple[str, str, str] | None:
@@ -219,6 +222,8 @@ def as_snowflake(node: exp.Expr) -> exp.Expr:
 
 def in_transaction(self: Any, statement: exp.Expr, params: Any) -> None:
     conn, session = self._conn, session_of(self._conn)
+    if not session.flag("AUTOCOMMIT", True) and isinstance(statement, CHANGES):
+        session.is_open = True
     is_alone = isinstance(statement, exp.Copy) and not session.is_open
     session.is_open = session.is_open or is_alone
     try:
@@ -305,7 +310,7 @@ def command(self: Any, text: str, *args: Any, **kwargs: Any) -> Any:
         text = remove(self._conn, found[1])
     elif found := DROP_STAGE.fullmatch(text):
         text = drop_stage(self._conn, found[1])
-    elif "autocommit" not in text.lower() and (found := ALTER_SESSION.fullmatch(text)):
+    elif found := ALTER_SESSION.fullmatch(text):
         for name, value in re.findall(r"(\w+)\s*=\s*('[^']*'|\w+)", found[1]):
             session_of(self._conn).parameters[name.upper()] = value.strip("'")
         text = "select 'Statement executed successfully.' as \"status\""
@@ -460,7 +465,8 @@ class Fault:
     Attributes:
         match: pattern that a statement must contain, or `login`, or `upload`.
         act: "503", "reset" (the connection), "broken" (the answer breaks off), "hang" (no answer),
-            "error" or "logout" (the session is gone).
+            "error", "logout" (the session is gone) or "asleep" (no answer, and the open transaction
+            is rolled back, as of a client that slept while others waited).
         when: "before" the statement is run, or "after" it.
         times: for so many requests.
         skip: after so many that match.
@@ -520,7 +526,10 @@ async def struck(what: str, when: str, token: str = "") -> Response | None:
     if found.act == "logout":
         forget(token)
         return None
-    if found.act == "hang":
+    counts[found.act] += 1
+    if found.act == "asleep":
+        await asyncio.to_thread(end, conn, "rollback")
+    if found.act in {"hang", "asleep"}:
         await freed.wait()
         return Reset()
     if found.act == "503":
@@ -589,6 +598,7 @@ async def login(request: Request) -> Response:
     answered = json.loads(response.body)
     token = answered["data"]["token"]
     answered["data"]["masterToken"] = f"master-{token}"  # without one, a client ends no session
+    base.sessions[token]._autocommit = True  # it is seen to here
     session = session_of(base.sessions[token])
     session.parameters = {k.upper(): v for k, v in data.get("SESSION_PARAMETERS", {}).items()}
     session.peers.add((request.client.host, request.client.port))

@@ -2,13 +2,14 @@
 use role accountadmin;
 
 -- The smallest size: one load and build a minute keep it busy for seconds.
--- auto_suspend is the money: see the cost note in deploy/snowflake/README.md.
+-- auto_suspend is the money: see the cost note in deploy/snowflake/README.md. A statement may take
+-- an hour: a model whose SQL changed reads all of history in one.
 create warehouse if not exists tickhouse_wh
     warehouse_size = xsmall
     auto_suspend = 60
     auto_resume = true
     initially_suspended = true
-    statement_timeout_in_seconds = 600
+    statement_timeout_in_seconds = 3600
     statement_queued_timeout_in_seconds = 120;
 
 -- Warns at 80 % of a day's credits, lets running statements end at 100 %. A suspended warehouse

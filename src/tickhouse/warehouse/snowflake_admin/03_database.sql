@@ -39,5 +39,5 @@ grant select on all tables in schema tickhouse.meta to role tickhouse_reader;
 grant select on future tables in schema tickhouse.silver to role tickhouse_reader;
 grant select on future tables in schema tickhouse.gold to role tickhouse_reader;
 grant select on future tables in schema tickhouse.meta to role tickhouse_reader;
--- After the first `tickhouse init`:
---   grant select on table tickhouse.bronze.load_ledger to role tickhouse_reader;
+-- That its page may tell how far gold is behind, a reader needs the load ledger, too; it is there after
+-- the first `tickhouse init`, see the README.

@@ -9,7 +9,7 @@ create storage integration if not exists tickhouse_lake
     storage_provider = s3
     enabled = true
     storage_aws_role_arn = 'arn:aws:iam::<account>:role/<role>'
-    storage_allowed_locations = ('s3://<bucket>/<prefix>/bronze/');
+    storage_allowed_locations = ('s3://<bucket>/<prefix>/');
 
 -- Put STORAGE_AWS_IAM_USER_ARN and STORAGE_AWS_EXTERNAL_ID of this answer into the role's trust
 -- policy; the role needs s3:GetObject and s3:ListBucket on the prefix (`loader-policy` of

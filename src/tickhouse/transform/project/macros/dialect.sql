@@ -440,3 +440,14 @@
 {% macro quote_order() -%}
     {{ row_order([['time', 'quoted_at']] + frame_place()) }}
 {%- endmacro %}
+
+{# A text as the literal that a statement may hold; in Snowflake a backslash begins an escape, too. #}
+{% macro literal_of(column) -%}
+    {{ adapter.dispatch('literal_of')(column) }}
+{%- endmacro %}
+{% macro default__literal_of(column) -%}
+    '''' || replace({{ column }}, '''', '''''') || ''''
+{%- endmacro %}
+{% macro snowflake__literal_of(column) -%}
+    '''' || replace(replace({{ column }}, '\\', '\\\\'), '''', '''''') || ''''
+{%- endmacro %}

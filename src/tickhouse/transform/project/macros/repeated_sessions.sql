@@ -3,8 +3,7 @@
     {% set found = {} %}
     {% if execute %}
         {% set rows = run_query(
-            "select distinct n.stream, '''' || replace(n.session_id, '''', '''''') || ''''"
-            ~ " from " ~ ranges ~ " as n left join " ~ ranges
+            "select distinct n.stream, " ~ literal_of('n.session_id') ~ " from " ~ ranges ~ " as n left join " ~ ranges
             ~ " as o on o.stream = n.stream and o.session_id = n.session_id"
             ~ " and o.load_id < n.load_id and o.seq_from <= n.seq_to and o.seq_to >= n.seq_from"
             ~ " where " ~ in_window(window, 'n.load_id')

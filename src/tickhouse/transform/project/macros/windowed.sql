@@ -14,7 +14,9 @@
   overtaken waits, sees the position moved, and changes nothing. What is slow is done before.
   On Snowflake a statement that creates a table commits at once. So a table that is built afresh is
   there before its position says so; it tells in its comment which build made it, and a table made
-  by another build than its position tells is built afresh once more.
+  by another build than its position tells is built afresh once more. Snowflake may also end the
+  transaction of a client that sleeps while others wait: so what follows does not commit by itself,
+  and the position must be where this build put it before it commits.
 #}
 {% materialization windowed, default %}
     {%- set window = compiled_window() -%}
@@ -32,7 +34,7 @@
     {% call statement('advance_position') %}
         {{ advance_position(window, facts, newest_times(window)) }}
     {% endcall %}
-    {{ commit_build() }}
+    {{ commit_build(window) }}
     {% if source == fresh %}
         {% call statement('drop_fresh', auto_begin=false) %}drop table {{ fresh }}{% endcall %}
     {% endif %}
@@ -101,9 +103,6 @@
     {% set rows = load_result('position')['data'] %}
     {% if rows | length != 1 or rows[0][0] | int != window.position %}
         {{ abandon_build() }}
-        {{ exceptions.raise_compiler_error(
-            'the position of ' ~ model.name ~ ' was moved by another build: the next one goes on from there'
-        ) }}
     {% endif %}
     {{ return({
         'fingerprint': rows[0][1], 'received_at_max': rows[0][2], 'event_at_max': rows[0][3],
@@ -118,27 +117,42 @@
 {% macro default__begin_build(window) %}{% endmacro %}
 {% macro snowflake__begin_build(window) %}
     {% call statement('lock') %}
+        alter session set autocommit = false;
         begin;
         update meta.positions set build_id = {{ window.build_id }} where model = '{{ model.name }}';
     {% endcall %}
 {% endmacro %}
 
-{% macro commit_build() %}
-    {{ return(adapter.dispatch('commit_build')()) }}
+{% macro commit_build(window) %}
+    {{ return(adapter.dispatch('commit_build')(window)) }}
 {% endmacro %}
-{% macro default__commit_build() %}
+{% macro default__commit_build(window) %}
     {% do adapter.commit() %}
 {% endmacro %}
-{% macro snowflake__commit_build() %}
+{% macro snowflake__commit_build(window) %}
+    {% set stands = run_query(
+        "select 1 from meta.positions where model = '" ~ model.name ~ "' and load_id = " ~ window.upto
+        ~ " and build_id = " ~ window.build_id
+    ).rows %}
+    {% if stands | length != 1 %}
+        {{ abandon_build() }}
+    {% endif %}
     {% do run_query('commit') %}
 {% endmacro %}
 
-{# dbt rolls DuckDB back by itself. #}
 {% macro abandon_build() %}
-    {{ return(adapter.dispatch('abandon_build')()) }}
+    {{ roll_back() }}
+    {{ exceptions.raise_compiler_error(
+        'the position of ' ~ model.name ~ ' was moved by another build: the next one goes on from there'
+    ) }}
 {% endmacro %}
-{% macro default__abandon_build() %}{% endmacro %}
-{% macro snowflake__abandon_build() %}
+
+{# dbt rolls DuckDB back by itself. #}
+{% macro roll_back() %}
+    {{ return(adapter.dispatch('roll_back')()) }}
+{% endmacro %}
+{% macro default__roll_back() %}{% endmacro %}
+{% macro snowflake__roll_back() %}
     {% do run_query('rollback') %}
 {% endmacro %}
 
@@ -194,5 +208,5 @@
         {%- for name, time in told.items() %},
         {{ name }} = {{ time_literal(time) if time else 'null' }}
         {%- endfor %}
-    where model = '{{ model.name }}'
+    where model = '{{ model.name }}' and load_id = {{ window.position }}
 {%- endmacro %}
