@@ -43,7 +43,7 @@ test: setup-dev browser ## Install what the tests need and pass them (16 minutes
 test-all: setup-dev browser ## The tests that take longer: random kills, a feed that breaks, a minute of faults
 	$(PYTEST) -m 'slow and not long'
 
-test-warehouse: setup-dev ## The stand-in for Snowflake: parity, contract, crashes, kills; Airflow's DAGs
+test-warehouse: setup-dev ## The stand-in for Snowflake: parity, contract, crashes, kills; a backfill
 	$(PYTEST) -m warehouse
 
 test-airflow: setup-dev browser ## Minutes of a real Airflow scheduler over a live lake (13 minutes)

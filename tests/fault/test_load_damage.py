@@ -259,3 +259,16 @@ def test_a_missing_or_wrong_genesis_is_reported(
 
     assert TRADES.genesis_key in loader.alarms[TRADES]
     assert warehouse.positions() == {TRADES: 2}
+
+
+def test_a_lake_that_holds_nothing_of_what_was_loaded_is_reported(
+    lake: Lake, warehouse: DuckDBWarehouse, tmp_path: Path
+) -> None:
+    lake.add([*run_of(TRADES, objects=2, rows=2), *run_of(OTHER, objects=1, rows=2)])
+    Loader(lake.store, warehouse).load_all()
+    loader = Loader(Lake(tmp_path / "other lake").store, warehouse)
+
+    loader.load_all()
+
+    assert loader.alarms.keys() == {TRADES, OTHER}
+    assert "up to 4, but the lake holds nothing" in loader.alarms[TRADES]

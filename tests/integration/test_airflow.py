@@ -21,8 +21,9 @@ from tickhouse.transform.published import PublishedGold
 
 SOURCE = "sim://sp500?symbols=5&shards=2&rate=max&frames=300"
 LINES_MAX = 60
+UNSET: dict[str, str | None] = {"TICKHOUSE_DATA": None}
 
-pytestmark = [pytest.mark.warehouse, pytest.mark.timeout(600)]
+pytestmark = pytest.mark.timeout(600)
 
 
 @pytest.fixture(scope="module")
@@ -99,6 +100,7 @@ def test_the_minute_loads_builds_and_publishes_and_then_finds_nothing(airflow: A
     assert tickhouse(data_of(airflow), "audit")["ok"]
 
 
+@pytest.mark.warehouse
 def test_a_backfill_derives_the_same_again_and_the_night_finds_nothing(airflow: Airflow) -> None:
     tickhouse(data_of(airflow), "refine", "--once")
     before = tickhouse(data_of(airflow), "query", "from gold.bars_1s order by all")
@@ -111,6 +113,25 @@ def test_a_backfill_derives_the_same_again_and_the_night_finds_nothing(airflow: 
     assert before == tickhouse(data_of(airflow), "query", "from gold.bars_1s order by all")
 
 
+def test_a_damaged_object_fails_the_minute_though_the_rest_is_loaded(
+    airflow: Airflow, tmp_path: Path
+) -> None:
+    data = tmp_path / "data"
+    for verb in ("record", "land"):
+        tickhouse(data, verb, "--once")
+    damaged = min((data / "lake").glob("bronze/v1/trades/*/p=00000/*.gz"))
+    damaged.chmod(0o644)
+    damaged.write_bytes(damaged.read_bytes()[:-9])
+
+    found, _ = airflow.probe(
+        "verbs", json.dumps([{"set": {"TICKHOUSE_DATA": str(data)}, "run": ["refine", "--once"]}])
+    )
+
+    assert found[0]["kind"] == "AirflowFailException"
+    assert damaged.name in found[0]["message"]
+    assert tickhouse(data, "query", "select count(*) from gold.kpi")["rows"][0][0] > 0
+
+
 def test_what_is_wrong_is_said_and_retried_only_where_that_helps(
     airflow: Airflow, tmp_path: Path
 ) -> None:
@@ -118,7 +139,8 @@ def test_what_is_wrong_is_said_and_retried_only_where_that_helps(
     extra = {"data": str(tmp_path / "other"), "lake": "s3:/typo"}
     connection = json.dumps({"conn_type": "generic", "extra": extra})
     cases = {
-        "no settings": {"set": {"TICKHOUSE_DATA": None}, "run": ["status"]},
+        "no settings": {"set": UNSET, "run": ["status"]},
+        "no lake": {"set": {**UNSET, "TICKHOUSE_WAREHOUSE": "duckdb:///w"}, "run": ["status"]},
         "no interpreter": {"set": {"TICKHOUSE_PYTHON": "/nowhere/python"}, "run": ["status"]},
         "no tickhouse": {"set": {"TICKHOUSE_PYTHON": None}, "run": ["status"]},
         "wrong setting": {"set": {"TICKHOUSE_LOAD_BYTES": "0"}, "run": ["refine", "--once"]},
@@ -131,7 +153,8 @@ def test_what_is_wrong_is_said_and_retried_only_where_that_helps(
     final = {name for name, each in by_name.items() if each["kind"] == "AirflowFailException"}
 
     assert {*cases} - {"cut", "all well"} == final
-    assert "make a connection 'tickhouse'" in by_name["no settings"]["message"]
+    for name in ("no settings", "no lake"):
+        assert "make a connection 'tickhouse'" in by_name[name]["message"]
     assert "TICKHOUSE_PYTHON: [Errno 2]" in by_name["no interpreter"]["message"]
     assert "has no tickhouse: install it there" in by_name["no tickhouse"]["message"]
     assert "load_bytes" in by_name["wrong setting"]["message"]

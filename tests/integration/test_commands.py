@@ -171,6 +171,27 @@ def test_an_unknown_setting_in_the_file_is_refused(tmp_path: Path) -> None:
     assert "lake_bites" in done.stderr
 
 
+@pytest.mark.parametrize("verb", ["load", "refine"])
+def test_a_chain_that_does_not_go_on_is_a_problem_and_the_others_load(
+    tmp_path: Path, verb: str
+) -> None:
+    data = tmp_path / "data"
+    source = {"TICKHOUSE_SOURCE": "sim://sp500?symbols=5&shards=2&rate=max&frames=20"}
+    for stage in ("record", "land"):
+        assert run(data, stage, "--once", **source).returncode == 0
+    damaged = min((data / "lake").glob("bronze/v1/trades/*/p=00000/*.gz"))
+    damaged.chmod(0o644)
+    damaged.write_bytes(damaged.read_bytes()[:-9])
+
+    done = run(data, verb, "--once", "--json", **source)
+    document = json.loads(done.stdout)
+
+    assert done.returncode == 1
+    assert not document["ok"]
+    assert document["rows"] > 0
+    assert [damaged.name in problem for problem in document["problems"]] == [True]
+
+
 @pytest.fixture
 def road(tmp_path: Path) -> Iterator[Road]:
     road = Road(tmp_path / "data", "sim://sp500?symbols=5&rate=200")

@@ -85,11 +85,13 @@ def _settings() -> dict[str, str]:
     with contextlib.suppress(AirflowNotFoundException):
         extra = Connection.get(CONNECTION).extra_dejson
         environment |= {f"TICKHOUSE_{name.upper()}": str(value) for name, value in extra.items()}
-    if not any(environment.get(f"TICKHOUSE_{name}") for name in ("DATA", "WAREHOUSE")):
+    named = {name for name in ("DATA", "LAKE", "WAREHOUSE") if environment.get(f"TICKHOUSE_{name}")}
+    if "DATA" not in named and not named >= {"LAKE", "WAREHOUSE"}:
         raise AirflowFailException(
             f"no settings: make a connection {CONNECTION!r} (type generic) whose extra is, for"
-            ' example, {"lake": "s3://…", "warehouse": "snowflake://…"}, or set TICKHOUSE_DATA or'
-            " TICKHOUSE_WAREHOUSE in the workers' environment"
+            ' example, {"lake": "s3://…", "warehouse": "snowflake://…"}, or set TICKHOUSE_DATA, or'
+            " TICKHOUSE_LAKE and TICKHOUSE_WAREHOUSE, in the workers' environment; found:"
+            f" {sorted(named)}"
         )
     return environment
 

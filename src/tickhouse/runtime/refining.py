@@ -32,6 +32,7 @@ class CycleFacts(msgspec.Struct, frozen=True):
         built: whether silver and gold changed.
         gold_load_id: gold holds everything up to this load; None where nothing was to be built.
         is_behind: more is pending.
+        problems: chains that do not go on until an operator looks at them, with the reason.
         load_seconds, build_seconds, publish_seconds: of each step.
     """
 
@@ -42,6 +43,7 @@ class CycleFacts(msgspec.Struct, frozen=True):
     built: bool
     gold_load_id: int | None
     is_behind: bool
+    problems: list[str]
     load_seconds: float
     build_seconds: float
     publish_seconds: float
@@ -112,6 +114,7 @@ class Refinery:
             built=built is not None and built.changed,
             gold_load_id=None if built is None else built.load_id,
             is_behind=load and not to_the_end and self._loader.was_full,
+            problems=self._problems() if load else [],
             load_seconds=round(after_load - started, 4),
             build_seconds=round(after_build - after_load, 4),
             publish_seconds=round(published - after_build, 4),
@@ -120,6 +123,10 @@ class Refinery:
             _log.info("cycle_done", **msgspec.structs.asdict(facts))
         self._report(facts)
         return facts
+
+    def _problems(self) -> list[str]:
+        alarms = self._loader.alarms
+        return [f"{chain.prefix}: {alarms[chain]}" for chain in sorted(alarms)]
 
     def _load(self, *, to_the_end: bool) -> LoadResult:
         result = self._loader.load_all() if to_the_end else self._loader.load_once()

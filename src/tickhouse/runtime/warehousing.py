@@ -14,7 +14,7 @@ from tickhouse.errors import BusyError
 from tickhouse.runtime import backends
 from tickhouse.runtime.owner import Cycle, OwnerClient, OwnerServer, connect_owner
 from tickhouse.runtime.refining import Refinery
-from tickhouse.runtime.result import EXIT_OK, VerbResult
+from tickhouse.runtime.result import EXIT_OK, EXIT_PROBLEM, VerbResult
 from tickhouse.runtime.stopping import stop_event
 from tickhouse.settings import Settings
 from tickhouse.telemetry import StageStatus
@@ -72,7 +72,14 @@ def _refine(
             server.close()
         refinery.close()
         warehouse.close()
-    return VerbResult(EXIT_OK, {"ok": True, **facts}, f"loaded {facts['rows']} rows")
+    return _told(facts, f"loaded {facts['rows']} rows")
+
+
+def _told(facts: dict[str, Any], text: str) -> VerbResult:
+    """What was done; a chain that does not go on is a problem, though all others did."""
+    problems = facts.get("problems", [])
+    content = {"ok": not problems, **facts}
+    return VerbResult(EXIT_PROBLEM if problems else EXIT_OK, content, "\n".join([text, *problems]))
 
 
 def make_refinery(
@@ -120,4 +127,4 @@ def _ask_owner(
     finally:
         owner.close()
     text = f"the running refine process loaded {facts['rows']} rows"
-    return VerbResult(EXIT_OK, {"ok": True, "owner": True, **facts}, text)
+    return _told({"owner": True, **facts}, text)

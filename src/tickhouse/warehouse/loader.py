@@ -27,6 +27,8 @@ LOOK_AHEAD_S: Final = 30.0
 REFRESH_S: Final = 1.0
 """New chains are looked for this often."""
 
+_ELSEWHERE: Final = "loaded up to {end}, but the lake holds nothing: is it the right one?"
+
 _log = get_logger("load")
 
 
@@ -64,7 +66,7 @@ class Loader:
         self._objects_max = objects_max
         self._until = until
         self._monotonic = monotonic
-        self._chains: list[ChainId] = []
+        self._chains: list[ChainId] | None = None
         self._refreshed_at_s = float("-inf")
         self._looked_ahead_at_s: dict[ChainId, float] = {}
         self._waiting: dict[ChainId, Waiting] = {}
@@ -83,8 +85,17 @@ class Loader:
 
     @property
     def alarms(self) -> dict[ChainId, str]:
-        """Chains that an operator must look at: `waiting`, and those without a right GENESIS."""
-        return {**{chain: fault for chain, fault in self._genesis.items() if fault}, **self.waiting}
+        """Chains that an operator must look at: `waiting`, and those without a right GENESIS.
+
+        All that are in the ledger, where the lake has none at all: it is another lake.
+        """
+        is_another = self._chains == []
+        elsewhere = dict(self._positions) if is_another else dict[ChainId, int]()
+        return {
+            **{chain: _ELSEWHERE.format(end=end) for chain, end in elsewhere.items()},
+            **{chain: fault for chain, fault in self._genesis.items() if fault},
+            **self.waiting,
+        }
 
     def facts(self) -> dict[str, object]:
         """What status shows: totals of this loader, positions, and what does not go on."""
@@ -162,7 +173,7 @@ class Loader:
 
     def _known_chains(self) -> list[ChainId]:
         now = self._monotonic()
-        if now - self._refreshed_at_s >= REFRESH_S:
+        if self._chains is None or now - self._refreshed_at_s >= REFRESH_S:
             self._chains, self._refreshed_at_s = find_chains(self._store), now
         return self._chains
 
