@@ -249,8 +249,14 @@ def test_tables_are_made_in_snowflake_and_the_rest_is_printed(
     first = run("init", *warehouse, *policies, folder=tmp_path, server=snowflake)
     again = run("init", *warehouse, folder=tmp_path, server=snowflake)
 
+    ready = run("doctor", *warehouse, folder=tmp_path, server=snowflake).said["checks"]
+
     assert first.code == again.code == 0, first.complaint
-    assert "are there" in first.said["warehouse"][0]
+    assert "bronze and its stage are there" in first.said["warehouse"][0]
+    assert "meta is there" in first.said["warehouse"][1]
+    (warehouse_check,) = [check for check in ready if check["name"] == "warehouse"]
+    assert warehouse_check["ok"]
+    assert "may read, load" in warehouse_check["found"]
     assert first.said["warehouse"] == again.said["warehouse"]
     names = sorted(path.name for path in (tmp_path / "policies").iterdir())
     assert names == sorted(first.said["documents"])
@@ -291,6 +297,6 @@ def test_the_doctor_accepts_an_account_fact_by_fact(
     assert [check["name"] for check in found.said["checks"] if not check["ok"]] == [
         "who and where we are"
     ]
-    assert "freed" in found.said["checks"][-1]["name"]
+    assert "slept" in found.said["checks"][-1]["name"]
     assert elsewhere.code == 2
     assert "--warehouse snowflake://" in elsewhere.complaint

@@ -31,6 +31,20 @@ def test_names_of_the_address_are_used_and_comments_kept() -> None:
     assert "`tickhouse load`" in scripts["01_roles.sql"]
 
 
+def test_a_role_of_the_scripts_keeps_its_part() -> None:
+    assert admin_scripts(database="tickhouse", role="TICKHOUSE_LOADER") == admin_scripts(
+        database="tickhouse"
+    )
+
+
+def test_a_stage_lies_within_what_its_integration_allows() -> None:
+    script = admin_scripts(database="tickhouse")["04_s3_stage.sql"]
+
+    (allowed,) = re.findall(r"storage_allowed_locations = \('([^']+)'\)", script)
+    (url,) = re.findall(r"url = '([^']+)'", script)
+    assert url.startswith(allowed)
+
+
 def test_no_role_of_the_service_gets_more_than_it_needs() -> None:
     granted = [
         text

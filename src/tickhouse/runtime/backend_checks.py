@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 SPOOL_BYTES_MIN: Final = 1 << 30
 PROBES: Final = {
-    "read": ("select count(*) from bronze.load_ledger", "select count(*) from meta.positions"),
+    "read": ("select count(*) from bronze.load_ledger",),
     "load": (
         "update bronze.load_lock set load_id = load_id where 1 = 0",
         "insert into bronze.load_ledger select * from bronze.load_ledger where 1 = 0",

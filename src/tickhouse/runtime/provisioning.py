@@ -3,7 +3,7 @@
 import argparse
 import contextlib
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -12,7 +12,11 @@ from tickhouse.model.units import MILLIS_PER_HOUR
 from tickhouse.runtime import backends
 from tickhouse.runtime.result import EXIT_OK, EXIT_PROBLEM, VerbResult
 from tickhouse.settings import Settings
+from tickhouse.transform.positions import create_tables
 from tickhouse.warehouse.snowflake_admin import admin_scripts
+
+if TYPE_CHECKING:
+    from tickhouse.warehouse.snowflake import SnowflakeWarehouse
 
 Documents = dict[str, Any]
 """For an owner or administrator to apply: policies by name, scripts (text) by file name."""
@@ -88,11 +92,22 @@ def _init_warehouse(settings: Settings) -> Made:
         database=options.database, warehouse=options.warehouse, role=options.role
     )
     try:
-        with contextlib.closing(backends.open_warehouse(settings)) as warehouse:
+        with contextlib.closing(backends.open_snowflake(settings)) as warehouse:
             warehouse.prepare()
+            lines = [f"{options.url}: bronze and its stage are there", _init_meta(warehouse)]
     except ConfigError as error:
         return Made(False, [f"not made: {error}"], documents)
-    return Made(True, [f"{options.url}: schemas, tables and stage are there"], documents)
+    return Made(True, lines, documents)
+
+
+def _init_meta(warehouse: "SnowflakeWarehouse") -> str:
+    """What builds need; a role that only loads leaves it to the one that builds."""
+    with contextlib.closing(warehouse.cursor()) as cursor:
+        try:
+            create_tables(cursor)
+        except ConfigError as error:
+            return f"{warehouse.options.url}: meta is left to a role that builds: {error}"
+    return f"{warehouse.options.url}: meta is there"
 
 
 def _write(documents: Documents, folder: Path) -> list[str]:

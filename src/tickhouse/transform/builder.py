@@ -326,6 +326,7 @@ def snowflake_target(options: "SnowflakeOptions") -> dict[str, object]:
         # A failed model's transaction ends with its session.
         "reuse_connections": False,
         "connect_retries": 3,
+        "query_tag": "tickhouse",
     }
     if options.host:
         target |= {"host": options.host, "port": options.port, "protocol": options.protocol}

@@ -2,9 +2,9 @@
 
 Nobody owns it: load and build may run anywhere and twice at once. A second load waits at the lock
 row, then sees what the first one committed. What a killed loader left open, Snowflake rolls back;
-so it may for one that only slept while another waited for the lock. Such a load wakes up outside its
-transaction: its session does not commit by itself, and before and after the commit it looks whether
-the ledger holds its rows.
+so it may for one that only slept while another waited for the lock. Such a load wakes up outside
+its transaction: its session does not commit by itself, and before and after the commit it looks
+whether the ledger holds its rows.
 """
 
 import contextlib
@@ -60,6 +60,7 @@ _TABLES: Final = frozenset(
 )
 _DATA_ERRORS: Final = range(100_000, 101_000)
 """What COPY raises at a line that is not JSON, or whose numbers are not numbers."""
+_NO_FILE: Final = 91016
 _QUOTED: Final = re.compile(r"'(?:[^']|'')*'|\"[^\"]*\"|\$\$.*?\$\$|--[^\n]*|/\*.*?\*/", re.DOTALL)
 _SELECT: Final = re.compile(
     r"[\s(]*(?:select\b|with\b(?!\s+\S+\s+as\s+procedure\b))", re.IGNORECASE
@@ -123,7 +124,7 @@ class SnowflakeWarehouse:
             )
             if not {name for (name,) in there} >= _TABLES:
                 # A role may make tables in a schema that it may not make.
-                for statement in _schema()[1 if self._has_schema(session) else 0 :]:
+                for statement in schema_statements()[1 if self._has_schema(session) else 0 :]:
                     session.run(statement)
             if self._has_stage(session):
                 self._remove_stale(session)
@@ -345,15 +346,21 @@ class SnowflakeWarehouse:
         """One statement, however many objects: an array in one bind; when, by our clock (ms)."""
         rows = msgspec.json.encode([ledger_row(item) for item in pending]).decode()
         loaded_at_ms = self._clock_ms()
-        session.run(_LEDGER, (load_id, loaded_at_ms, rows))
+        session.run(INSERT_LEDGER, (load_id, loaded_at_ms, rows))
         return loaded_at_ms
 
     def _copy(self, session: Session, statement: str) -> None:
         try:
             session.fetch(statement)
         except FAILURES as error:
-            if isinstance(error, errors.Error) and error.errno in _DATA_ERRORS:
-                raise _UnreadableError(f"{self.options.url}: {error.msg}") from error
+            number = error.errno if isinstance(error, errors.Error) else None
+            if number in _DATA_ERRORS:
+                raise _UnreadableError(f"{self.options.url}: {error}") from error
+            if number == _NO_FILE and INTERNAL_STAGE not in statement:
+                raise RefusedError(
+                    f"{self.options.url}: {error}. Is {self.options.stage} the stage of this lake,"
+                    " and may its integration read there? deploy/snowflake/04_s3_stage.sql"
+                ) from error
             if (ours := translated(error, self.options)) is not None:
                 raise ours from error
             raise
@@ -375,8 +382,9 @@ class SnowflakeWarehouse:
     def _commit(self, session: Session, load_id: int, loaded_at_ms: int) -> None:
         """Commit; whatever the answer is, what the ledger says is the outcome.
 
-        Another load can have our id only if ours was rolled back, and then a later time. Not there may still mean "not yet": the next load waits at the lock row until Snowflake has
-        ended this transaction, and then looks again.
+        Another load can have our id only if ours was rolled back, and then a later time. Not there
+        may still mean "not yet": the next load waits at the lock row until Snowflake has ended this
+        transaction, and then looks again.
         """
         failure = TransientError(f"{self.options.url}: Snowflake ended this load before its commit")
         try:
@@ -426,7 +434,7 @@ select (select count(*) from bronze.load_lock where load_id = ?),
 _IN_LEDGER: Final = """
 select 1 from bronze.load_ledger where load_id = ? and loaded_at = to_timestamp_ntz(?, 3) limit 1
 """
-_LEDGER: Final = """
+INSERT_LEDGER: Final = """
 insert into bronze.load_ledger (load_id, loaded_at, file, stream, topic, topic_id, part,
     start_offset, next_offset, n, is_gap, sha256)
 select ?, to_timestamp_ntz(?, 3), r.value:file::varchar, r.value:stream::varchar,
@@ -437,7 +445,7 @@ from table(flatten(input => parse_json(?))) r
 """
 
 
-def _schema() -> list[str]:
+def schema_statements() -> list[str]:
     """The statements of `snowflake.sql`, with this warehouse's random id."""
     text = resources.files("tickhouse.warehouse").joinpath("snowflake.sql").read_text()
     bare = re.sub(r"--[^\n]*", "", text).replace("{warehouse_id}", secrets.token_hex(11))

@@ -4,6 +4,7 @@ Everything happens in a schema of its own, which goes again. A fact says what ti
 one that does not hold is a reason not to use it on this account, and worth a report to us.
 """
 
+import gzip
 import multiprocessing
 import os
 import secrets
@@ -16,11 +17,20 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 from snowflake.connector import errors
 
-from tickhouse.bronze.object import pack
+from tickhouse.bronze.object import pack, verify
 from tickhouse.errors import TickhouseError, TransientError
 from tickhouse.model.positions import ChainId, Stream
+from tickhouse.warehouse.snowflake import INSERT_LEDGER, schema_statements
+from tickhouse.warehouse.snowflake_copy import (
+    Source,
+    copy_statements,
+    counts_statement,
+    found_rows,
+    plain_lines,
+)
 from tickhouse.warehouse.snowflake_options import SnowflakeOptions
 from tickhouse.warehouse.snowflake_session import FAILURES, Session, Sessions
+from tickhouse.warehouse.warehouse import BronzeObject, check_counts, ledger_row
 
 if TYPE_CHECKING:
     from multiprocessing.connection import Connection
@@ -31,7 +41,8 @@ FREED_WITHIN_S: Final = 420.0
 """A lock of a client that was killed: Snowflake ends an idle transaction that others wait for."""
 _CHAIN: Final = ChainId(Stream.TRADES, "accept.trades.v1", "accept", 0)
 _LINES: Final = (
-    b'{"t":"accept","p":0,"o":0,"lt":1,"raw":{"p":187.12345678901234567,"v":9007199254740993}}',
+    b'{"t":"accept","p":0,"o":0,"lt":1,"rx":1732300000123456789,"raw":%b}'
+    % b'{"p":187.12345678901234567,"v":9007199254740993}',
     '{"t":"accept","p":0,"o":1,"lt":1,"raw":{"s":"\\u0000 é \\ud83d\\ude00"}}'.encode(),
 )
 
@@ -118,6 +129,9 @@ class _Account:
             "COPY inside a transaction is undone by ROLLBACK": self._rollback,
             "a line that is not JSON aborts COPY, and nothing stays": self._not_json,
             "COPY with FORCE loads a file again": self._force,
+            "tables and statements of a load are taken": self._load,
+            "a table that is built afresh tells which build made it": self._fresh,
+            "rows are compared by unsigned hashes and whole decimals": self._hashes,
             "numbers keep their digits in a VARIANT": self._digits,
             "text keeps every character in a VARIANT": self._characters,
             "times keep their microseconds": self._times,
@@ -126,6 +140,7 @@ class _Account:
             "a second loader waits at the lock row, then sees the first one's commit": self._wait,
             "LOCK_TIMEOUT ends the wait": self._lock_timeout,
             "the lock of a killed loader is freed": self._killed,
+            "a loader that slept loads nothing beside its transaction": self._slept,
         }
 
     # -- reading -------------------------------------------------------------------------------
@@ -194,6 +209,52 @@ class _Account:
         if (more := self._count() - before) != len(_LINES):
             raise NotSoError(f"{more} rows came of a file that was loaded before")
         return f"{more} rows again"
+
+    def _moved(self, statement: str) -> str:
+        return statement.replace("bronze.", f"{self._schema}.")
+
+    def _load(self) -> str:
+        """The loader's own statements, moved into this schema."""
+        body, key = _packed(_LINES), _CHAIN.key(0)
+        item = BronzeObject(key, _CHAIN, verify(body, key, _CHAIN), body)
+        for statement in schema_statements()[1:]:
+            self._first.run(self._moved(statement))
+        stage = f"@{self._schema}.load_stage"
+        self._first.put("load.json.gz", gzip.compress(plain_lines(item)), stage)
+        rows = msgspec.json.encode([ledger_row(item)]).decode()
+        self._first.run(self._moved(INSERT_LEDGER), (1, 0, rows))
+        source = Source(f"{stage}/", "$1:f::varchar", {_CHAIN.stream: ["load.json.gz"]})
+        for statement in copy_statements(source, 1):
+            self._first.fetch(self._moved(statement))
+        counts = self._first.run(self._moved(counts_statement(source.files, 1)))
+        check_counts([item], found_rows(counts, [item]))
+        received = "select to_varchar(max(received_at), 'YYYY-MM-DD HH24:MI:SS.FF6') from bronze."
+        found = str(self._first.run(self._moved(f"{received}{_CHAIN.stream}"))[0][0])
+        if found != "2024-11-22 18:26:40.123456":
+            raise NotSoError(f"a receipt of 1732300000123456789 ns came as {found}")
+        return f"{len(_LINES)} rows of {item.manifest.n}, received at {found}"
+
+    def _fresh(self) -> str:
+        self._first.run(
+            f"create or replace transient table {self._schema}.fresh cluster by (to_date(at))"
+            " comment = 'made by build 7' as select to_timestamp_ntz(0, 3) as at"
+        )
+        found = self._first.run(
+            "select comment from information_schema.tables where lower(table_schema) = ?"
+            " and lower(table_name) = 'fresh'",
+            (self._schema,),
+        )
+        if found != [("made by build 7",)]:
+            raise NotSoError(f"its comment came back as {found}")
+        return str(found[0][0])
+
+    def _hashes(self) -> str:
+        found = self._first.run(
+            "select to_varchar(md5_number_lower64('')), to_varchar(1.5::number(18, 8))"
+        )
+        if found != [("16825458760271544958", "1.50000000")]:
+            raise NotSoError(f"md5('') and 1.5 of eight decimals came back as {found}")
+        return " and ".join(found[0])
 
     def _digits(self) -> str:
         found = [
@@ -323,6 +384,37 @@ class _Account:
             else:
                 self._first.run("rollback")
                 return f"after {time.monotonic() - started:.0f} s"
+
+    def _slept(self) -> str:
+        """Snowflake may end the transaction of a client that sleeps while another one waits."""
+        asleep = Session(self._options, lock_wait_s=LOCK_WAIT_S, autocommit=False)
+        try:
+            ours = self._take(asleep)
+            took = self._ended_after()
+            try:
+                asleep.run(f"insert into {self._schema}.pairs select 2, 'asleep'")
+                asleep.run("rollback")
+            except (*FAILURES, TickhouseError) as error:
+                return f"its lock was free {took}; the next statement is told: {error}"[:200]
+        finally:
+            asleep.close()
+        rows = self._first.run(f"select id from {self._schema}.pairs where id = 2")  # noqa: S608
+        if rows:
+            raise NotSoError(f"its next statement committed by itself, after lock {ours}")
+        return f"its lock was free {took}; what it did next was not committed"
+
+    def _ended_after(self) -> str:
+        """When another one gets the lock of a client that sleeps."""
+        started = time.monotonic()
+        while (took := time.monotonic() - started) <= self._freed_within_s:
+            try:
+                self._take(self._first)
+            except TransientError:
+                self._renew()
+            else:
+                self._first.run("commit")
+                return f"after {took:.0f} s"
+        return f"later than {self._freed_within_s:.0f} s"
 
 
 def _hold(options: SnowflakeOptions, schema: str, tell: "Connection[Any, Any]") -> None:

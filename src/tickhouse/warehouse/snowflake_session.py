@@ -192,9 +192,7 @@ class Sessions:
         with self._lock:
             if self._idle:
                 return self._idle.pop()
-        return Session(
-            self._options, lock_wait_s=self._lock_wait_s, autocommit=self._autocommit
-        )
+        return Session(self._options, lock_wait_s=self._lock_wait_s, autocommit=self._autocommit)
 
     def give_back(self, session: Session) -> None:
         """Keep it for the next, or end it."""

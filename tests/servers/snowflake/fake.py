@@ -6,8 +6,9 @@ pinned exactly. Added here:
 - COPY: FILES of an internal stage, `$1:…` and METADATA$ in a SELECT, whole or not at all, `s3://`
   stages through s3fs, long lines; REMOVE; ALTER SESSION.
 - Transactions: UPDATE, DELETE and MERGE lock their table until the transaction ends and others
-  wait (LOCK_TIMEOUT); AUTOCOMMIT; DDL commits what is open; TRANSACTION_ABORT_ON_ERROR; what a client
-  that is gone left open is rolled back, that of one that sleeps by order (a fault "asleep").
+  wait (LOCK_TIMEOUT); AUTOCOMMIT; DDL commits what is open; TRANSACTION_ABORT_ON_ERROR; what a
+  client that is gone left open is rolled back, and of one that sleeps while others wait for it
+  (after `IDLE_S_MAX`, or at once by the fault "asleep").
 - SUM of numbers is exact; MD5_NUMBER_LOWER64.
 - A request that is sent again (same requestId) is answered again, not run again.
 - Faults by order (`/control/faults`), keys of users (`/control/users`).
@@ -58,6 +59,8 @@ from snowflake.connector.errors import ProgrammingError
 LINE_BYTES_MAX = 128 << 20
 LOCK_TIMEOUT_S_MAX = 60.0
 REAP_AFTER_S = 1.0
+IDLE_S_MAX = 10.0
+"""An open transaction is left alone so long while others wait for it; Snowflake says 5 minutes."""
 RETRY_WITHIN_S = 20.0
 DROP_STAGE = re.compile(r"\s*drop\s+stage\s+(?:if\s+exists\s+)?(\S+?);?\s*", re.IGNORECASE)
 ALTER_SESSION = re.compile(r"\s*alter\s+session\s+set\s+(.*?);?\s*", re.IGNORECASE | re.DOTALL)
@@ -73,10 +76,11 @@ class Locks:
     def __init__(self) -> None:
         self._free = threading.Condition()
         self._owner: dict[tuple[str, str, str], object] = {}
+        self._wanted: Counter[tuple[str, str, str]] = Counter()
 
     def take(self, table: tuple[str, str, str], owner: object, wait_s: float) -> None:
         deadline = time.monotonic() + wait_s
-        with self._free:
+        with self._free, self._wanting(table):
             while self._owner.get(table, owner) is not owner:
                 if not self._free.wait(deadline - time.monotonic()):
                     raise ProgrammingError(
@@ -86,6 +90,19 @@ class Locks:
                         sqlstate="57014",
                     )
             self._owner[table] = owner
+
+    @contextlib.contextmanager
+    def _wanting(self, table: tuple[str, str, str]) -> Iterator[None]:
+        self._wanted[table] += 1
+        try:
+            yield
+        finally:
+            self._wanted[table] -= 1
+
+    def are_wanted(self, owner: object) -> bool:
+        """Whether somebody waits for what this one holds."""
+        with self._free:
+            return any(self._wanted[t] for t, found in self._owner.items() if found is owner)
 
     def release(self, owner: object) -> None:
         with self._free:
@@ -104,10 +121,11 @@ class Session:
     peers: set[tuple[str, int]] = field(default_factory=set)
     busy: int = 0
     seen_at: float = field(default_factory=time.monotonic)
+    used_at: float = field(default_factory=time.monotonic)
     turn: asyncio.Lock = field(default_factory=asyncio.Lock)
     answers: dict[str, bytes] = field(default_factory=dict)
 
-    def flag(self, name: str, default: bool = False) -> bool:
+    def flag(self, name: str, *, default: bool = False) -> bool:
         return str(self.parameters.get(name, default)).lower() == "true"
 
 
@@ -222,7 +240,7 @@ def as_snowflake(node: exp.Expr) -> exp.Expr:
 
 def in_transaction(self: Any, statement: exp.Expr, params: Any) -> None:
     conn, session = self._conn, session_of(self._conn)
-    if not session.flag("AUTOCOMMIT", True) and isinstance(statement, CHANGES):
+    if not session.flag("AUTOCOMMIT", default=True) and isinstance(statement, CHANGES):
         session.is_open = True
     is_alone = isinstance(statement, exp.Copy) and not session.is_open
     session.is_open = session.is_open or is_alone
@@ -276,11 +294,14 @@ def forget(token: str) -> None:
 
 
 async def reap() -> None:
-    """Roll back what clients left open whose connections are gone."""
+    """Roll back what clients left open that are gone, or sleep while others wait for them."""
     while True:
         await asyncio.sleep(REAP_AFTER_S / 4)
         for token, conn in list(base.sessions.items()):
             session = session_of(conn)
+            is_idle = not session.busy and time.monotonic() - session.used_at > IDLE_S_MAX
+            if is_idle and locks.are_wanted(conn):
+                await asyncio.to_thread(end, conn, "rollback")
             if session.busy or session.peers & open_peers.keys():
                 session.seen_at = max(session.seen_at, time.monotonic())
             elif session.peers and time.monotonic() - session.seen_at > REAP_AFTER_S:
@@ -562,6 +583,7 @@ async def query(request: Request) -> Response:
             return await answer(request, token, session)
     finally:
         session.busy -= 1
+        session.used_at = time.monotonic()
         session.seen_at = max(session.seen_at, time.monotonic())
 
 

@@ -11,6 +11,7 @@ from typing import Final
 
 PIPELINE: Final = "tickhouse_pipeline"
 """The role of a process that loads and builds."""
+_FIXED: Final = frozenset({"tickhouse_loader", "tickhouse_transformer", "tickhouse_reader"})
 
 
 def admin_scripts(*, database: str, warehouse: str = "", role: str = "") -> dict[str, str]:
@@ -19,8 +20,10 @@ def admin_scripts(*, database: str, warehouse: str = "", role: str = "") -> dict
     Args:
         database: its name; as the others an identifier already validated.
         warehouse: its name; "" keeps the default.
-        role: of a process that loads and builds; "" keeps the default.
+        role: of a process that loads and builds; "" keeps the default, as does one of the roles
+            that the scripts unite in it.
     """
+    role = "" if role.lower() in _FIXED else role
     names = {"tickhouse": database, "tickhouse_wh": warehouse, PIPELINE: role}
     folder = files("tickhouse.warehouse.snowflake_admin")
     scripts = sorted(

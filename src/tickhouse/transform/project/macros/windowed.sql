@@ -59,6 +59,7 @@
     {% call statement('session', auto_begin=false) %}
         alter session set transaction_abort_on_error = true;
         alter session set lock_timeout = 600;
+        alter session set timezone = 'UTC';
     {% endcall %}
     {% if window.is_full %}
         {% set cluster_by = config.get('cluster_by') %}
