@@ -28,6 +28,7 @@ from tests.support.snowflake import snowflake_options
 from tickhouse.runtime.refining import RETRY_S, RETRY_S_MAX
 from tickhouse.transform.builder import Builder, BuildError, snowflake_target
 from tickhouse.transform.dbt_runner import upstream_of
+from tickhouse.transform.rederiving import Anew, rewind
 from tickhouse.warehouse.snowflake_session import Cursor, Session
 
 pytestmark = [pytest.mark.warehouse, pytest.mark.timeout(900)]
@@ -68,7 +69,7 @@ class Bench:
         assert rows[0][0] == rows[0][1]
         return self.query(
             "select distinct load_id from meta.positions where model not in"
-            " ('instrument_list', 'trade_conditions', 'calendar')"
+            " ('instrument_list', 'trade_conditions', 'calendar', 'rederived')"
         )
 
     def assert_undisturbed(self, tmp_path: Path) -> None:
@@ -261,6 +262,58 @@ def test_a_seed_that_another_build_loaded_meanwhile_is_not_emptied_under_its_mod
 
     assert waits
     assert (ran, left) == ([], {})
+
+
+@pytest.mark.parametrize("others", [0, 1])
+def test_a_build_whose_transaction_was_ended_while_it_slept_doubles_nothing(
+    bench: Bench, level: Builder, tmp_path: Path, others: int
+) -> None:
+    failures: list[str] = []
+    bench.load()
+    bench.server.counts()
+    bench.server.fault(match="^insert into .*silver.trades", act="asleep")
+
+    def sleep() -> None:
+        try:
+            level.build()
+        except BuildError as error:
+            failures.append(str(error))
+
+    thread = threading.Thread(target=sleep)
+    thread.start()
+    wait_for(lambda: bool(bench.server.counts().get("asleep")))
+    if others:
+        (tmp_path / "other").mkdir()
+        arguments = [str(tmp_path / "other"), str(bench.server.port)]
+        run_with_failpoints(build_in_process, *arguments, failpoints="", timeout_s=WAIT_S)
+    bench.server.clear_faults()
+    thread.join()
+    level.build()
+
+    assert [True] * others == ["another build" in failure for failure in failures]
+    bench.assert_undisturbed(tmp_path)
+
+
+def test_what_is_derived_again_is_the_same_and_a_build_that_runs_stops(
+    bench: Bench, level: Builder, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    after = bench.load() - 1
+    run = level._dbt.run
+
+    def rewind_meanwhile(arguments: list[str], **options: int) -> object:
+        monkeypatch.setattr(level._dbt, "run", run)
+        with closing(bench.warehouse.connect()) as other:
+            rewind(other, level._dbt.nodes, Anew(after))
+        return run(arguments, **options)
+
+    monkeypatch.setattr(level._dbt, "run", rewind_meanwhile)
+    with pytest.raises(BuildError, match="another build was pinned since"):
+        level.build()
+    level.build(Anew(after))
+    bench.assert_undisturbed(tmp_path / "a part")
+    level.build(Anew())
+
+    bench.assert_undisturbed(tmp_path / "everything")
 
 
 def build_until(folder: str, port: str, load_id: str, name: str) -> None:

@@ -238,18 +238,29 @@ def test_the_page_is_told_the_same_of_both(both: Both) -> None:
     assert answers[0].gap_mark == answers[1].gap_mark
 
 
-def test_an_answer_from_within_a_build_is_not_taken(both: Both, road_folder: Path) -> None:
+A_MODEL_MOVED = "update meta.positions set load_id = load_id + 1 where model = 'trades'"
+THE_SAME_LOADS_BY_OTHER_SQL = (
+    "insert into meta.builds"
+    " select max(build_id) + 1, 0, 1, max(started_at), null, null from meta.builds"
+)
+
+
+@pytest.mark.parametrize("within_build", [A_MODEL_MOVED, THE_SAME_LOADS_BY_OTHER_SQL])
+def test_an_answer_from_within_a_build_is_not_taken(
+    both: Both, road_folder: Path, within_build: str
+) -> None:
     queries = GoldQueries(WarehouseGold(both.snowflake))
     version = queries.version()
     assert version is not None
 
     try:
         with closing(both.snowflake.cursor()) as cursor:
-            cursor.execute("update meta.positions set load_id = load_id + 1 where model = 'trades'")
+            cursor.execute(within_build)
         within = queries.answer(version, {})
         still = queries.version()
     finally:
-        both.restore("meta.positions", road_folder / "warehouse" / "warehouse.duckdb")
+        for table in ("meta.positions", "meta.builds"):
+            both.restore(table, road_folder / "warehouse" / "warehouse.duckdb")
 
     assert within is None
     assert still == version

@@ -29,6 +29,9 @@ class Anew(msgspec.Struct, frozen=True):
 def rewind(connection: Connection, nodes: Mapping[str, Node], anew: Anew) -> frozenset[str]:
     """Take appended tables back, rows and position in one transaction; names what to make whole.
 
+    A build that runs loses its windows with that, and stops at its next model: what it would read
+    of the tables is not what it was pinned to.
+
     The same transaction leaves a mark among the fingerprints, so that gold is published anew even
     where the build after it is killed and another one completes it.
     """
@@ -39,6 +42,8 @@ def rewind(connection: Connection, nodes: Mapping[str, Node], anew: Anew) -> fro
     schemas = _schemas(connection)
     connection.execute("begin")
     try:
+        connection.execute("update meta.build_lock set build_id = build_id")
+        connection.execute("delete from meta.windows")
         record_seeds(connection, {MARK: secrets.token_hex(16)})
         for model in sorted(rewound & schemas.keys()):
             # The position first: on a warehouse that several may enter it is the build's lock.

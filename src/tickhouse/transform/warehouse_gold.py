@@ -17,7 +17,8 @@ where lower(table_schema) = 'meta' and lower(table_name) in ('positions', 'build
 """
 _LOOK: Final = f"""
 select count(*), min(load_id), max(load_id), max(build_id),
-    (select max({epoch_ms("finished_at")}) from meta.builds where failure is null)
+    (select case when failure is null then {epoch_ms("finished_at")} end
+     from meta.builds order by build_id desc limit 1)
 from meta.positions where model in ({MODEL_NAMES})
 """  # noqa: S608 - names of ours
 _ENDS: Final = """
@@ -57,8 +58,8 @@ class WarehouseManifest(msgspec.Struct, frozen=True):
 class WarehouseGold:
     """Tells which build gold is of, and answers questions; may be used from several threads.
 
-    Each model moves in a transaction of its own, so that within a build they are not of one
-    version: what was asked counts only if `is_current` says so afterwards.
+    Each model moves in a transaction of its own, so that until a build has ended they are not of
+    one version: what was asked counts only if `is_current` says so afterwards.
 
     Args:
         warehouse: answers.
@@ -102,7 +103,8 @@ class WarehouseGold:
         count, load_id, newest, build_id, ended_ms = self._warehouse.query(_LOOK)[0]
         if count < len(MODELS) or not load_id:
             return None
-        self.is_level = load_id == newest
+        # The load alone does not tell: a build may derive the same loads again, by other SQL.
+        self.is_level = load_id == newest and ended_ms is not None
         if self._last is None or (self.is_level and self._last.version != build_id):
             version = build_id if self.is_level else 0
             self._last = WarehouseManifest(version, load_id, ended_ms or 0, self._ends(load_id))
