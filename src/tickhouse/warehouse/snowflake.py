@@ -14,7 +14,6 @@ import secrets
 import threading
 import time
 from collections.abc import Callable, Generator, Mapping, Sequence
-from importlib import resources
 from typing import Final
 
 import msgspec
@@ -36,6 +35,7 @@ from tickhouse.warehouse.snowflake_copy import (
     plain_lines,
     stage_files,
 )
+from tickhouse.warehouse.snowflake_ledger import IN_LEDGER, INSERT_LEDGER, OURS, schema_statements
 from tickhouse.warehouse.snowflake_options import SnowflakeOptions
 from tickhouse.warehouse.snowflake_session import FAILURES, Cursor, Session, Sessions, translated
 from tickhouse.warehouse.warehouse import (
@@ -375,7 +375,7 @@ class SnowflakeWarehouse:
     def _check_begun(self, session: Session, objects: int, load_id: int) -> None:
         """Whether the lock is ours since `_begin`; taken once more, so that it stays ours."""
         session.run("update bronze.load_lock set load_id = load_id where load_id = ?", (load_id,))
-        found = session.run(_OURS, (load_id, load_id))
+        found = session.run(OURS, (load_id, load_id))
         if found != [(1, objects)]:
             raise TransientError(f"{self.options.url}: Snowflake ended this load: {found}")
 
@@ -391,7 +391,7 @@ class SnowflakeWarehouse:
             session.run("commit")
         except TransientError as error:
             failure = error
-        if not self.query(_IN_LEDGER, (load_id, loaded_at_ms)):
+        if not self.query(IN_LEDGER, (load_id, loaded_at_ms)):
             raise failure
 
     # -- quarantine --------------------------------------------------------------------------
@@ -425,31 +425,6 @@ class SnowflakeWarehouse:
         """End the sessions."""
         self._loads.close()
         self._sessions.close()
-
-
-_OURS: Final = """
-select (select count(*) from bronze.load_lock where load_id = ?),
-    (select count(*) from bronze.load_ledger where load_id = ?)
-"""
-_IN_LEDGER: Final = """
-select 1 from bronze.load_ledger where load_id = ? and loaded_at = to_timestamp_ntz(?, 3) limit 1
-"""
-INSERT_LEDGER: Final = """
-insert into bronze.load_ledger (load_id, loaded_at, file, stream, topic, topic_id, part,
-    start_offset, next_offset, n, is_gap, sha256)
-select ?, to_timestamp_ntz(?, 3), r.value:file::varchar, r.value:stream::varchar,
-    r.value:topic::varchar, r.value:topic_id::varchar, r.value:part::number(9, 0),
-    r.value:start_offset::number(18, 0), r.value:next_offset::number(18, 0),
-    r.value:n::number(18, 0), r.value:is_gap::boolean, r.value:sha256::varchar
-from table(flatten(input => parse_json(?))) r
-"""
-
-
-def schema_statements() -> list[str]:
-    """The statements of `snowflake.sql`, with this warehouse's random id."""
-    text = resources.files("tickhouse.warehouse").joinpath("snowflake.sql").read_text()
-    bare = re.sub(r"--[^\n]*", "", text).replace("{warehouse_id}", secrets.token_hex(11))
-    return [statement.strip() for statement in bare.split(";") if statement.strip()]
 
 
 def _check_select(sql: str) -> None:

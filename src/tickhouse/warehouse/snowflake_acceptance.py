@@ -20,7 +20,6 @@ from snowflake.connector import errors
 from tickhouse.bronze.object import pack, verify
 from tickhouse.errors import TickhouseError, TransientError
 from tickhouse.model.positions import ChainId, Stream
-from tickhouse.warehouse.snowflake import INSERT_LEDGER, schema_statements
 from tickhouse.warehouse.snowflake_copy import (
     Source,
     copy_statements,
@@ -28,6 +27,7 @@ from tickhouse.warehouse.snowflake_copy import (
     found_rows,
     plain_lines,
 )
+from tickhouse.warehouse.snowflake_ledger import INSERT_LEDGER, schema_statements
 from tickhouse.warehouse.snowflake_options import SnowflakeOptions
 from tickhouse.warehouse.snowflake_session import FAILURES, Session, Sessions
 from tickhouse.warehouse.warehouse import BronzeObject, check_counts, ledger_row
