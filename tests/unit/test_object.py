@@ -60,8 +60,10 @@ def test_an_object_gives_back_its_manifest_and_its_lines() -> None:
     assert manifest.writer.startswith("tickhouse/")
 
 
-def test_the_same_records_give_the_same_bytes() -> None:
-    assert packed() == packed(list(LINES))
+def test_an_object_holds_no_time_and_no_place_of_its_writing() -> None:
+    first, again = (read_manifest(body, KEY) for body in (BODY, packed(list(LINES))))
+
+    assert msgspec.structs.replace(first, sha256="") == msgspec.structs.replace(again, sha256="")
     assert BODY[4:8] == bytes(4), "the gzip header holds a time"
 
 
@@ -140,7 +142,7 @@ def test_a_flipped_bit_anywhere_is_found(bit: int) -> None:
     assert outcome(bytes(damaged)) == "corrupt"
 
 
-@pytest.mark.parametrize("length", [*range(0, len(BODY), 7), len(BODY) - 1, len(BODY) - 8])
+@pytest.mark.parametrize("length", [*range(0, 500, 7), -1, -8])
 def test_a_cut_off_object_is_found(length: int) -> None:
     assert outcome(BODY[:length]) == "corrupt"
     with pytest.raises(CorruptObjectError):
@@ -236,8 +238,11 @@ def test_an_object_written_before_spools_were_known_still_verifies_and_is_writte
     )
     lines = unpack(WRITTEN_BEFORE, KEY).splitlines()
     again = pack(lines, chain=CHAIN, start=100, next_offset=103, rx_min=5, rx_max=None)
-    if manifest.writer == read_manifest(again, KEY).writer:
-        assert again == WRITTEN_BEFORE
+    without = {"writer": "", "sha256": ""}
+    assert msgspec.structs.replace(manifest, **without) == msgspec.structs.replace(
+        verify(again, KEY, CHAIN), **without
+    )
+    assert unpack(again, KEY).splitlines() == lines
 
 
 def test_spool_and_leader_epoch_are_kept_where_they_are_known() -> None:

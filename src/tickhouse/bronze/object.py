@@ -1,7 +1,7 @@
 """A bronze object: gzip of JSON lines, its manifest in the gzip header's FEXTRA field (RFC 1952).
 
-Every gzip reader skips the field. The same records give the same bytes: modification time 0,
-igzip level 1, manifest keys in a fixed order.
+Every gzip reader skips the field. Nothing in it is of a time or place: modification time 0, igzip
+level 1, manifest keys in a fixed order.
 """
 
 # pyright: reportUnknownMemberType=false, reportGeneralTypeIssues=false, reportUnknownVariableType=false
@@ -105,7 +105,8 @@ def pack(
 def pack_text(text: bytes, manifest: Manifest) -> tuple[bytes, Manifest]:
     """An object that holds `text`, lines each ended by a newline, and its manifest.
 
-    The text is compressed in one piece: the same text gives the same bytes.
+    The same text mostly gives the same bytes; the compressor does not promise it, and nothing
+    relies on it.
 
     Args:
         text: the lines.
