@@ -19,7 +19,13 @@ from typing import Any
 import pytest
 
 from support.bronze_rows import T0, BronzeFrame, finnhub, trade
-from support.builds import EXACT_TABLES, builder_of, new_warehouse, spied_statements
+from support.builds import (
+    EXACT_TABLES,
+    builder_of,
+    dbt_by_hand,
+    new_warehouse,
+    spied_statements,
+)
 from support.comparable_rows import assert_same, comparable_rows
 from support.processes import SCRIPT, run_with_failpoints
 from support.snowflake_bronze import SnowflakeBronze, snowflake_builder
@@ -314,6 +320,21 @@ def test_what_is_derived_again_is_the_same_and_a_build_that_runs_stops(
     level.build(Anew())
 
     bench.assert_undisturbed(tmp_path / "everything")
+
+
+def test_plain_dbt_goes_on_where_the_builder_ended_and_the_builder_after_it(
+    bench: Bench, level: Builder, tmp_path: Path
+) -> None:
+    bench.load()
+    target = snowflake_target(bench.warehouse.options)
+    done = dbt_by_hand(target, tmp_path / "dbt", "build", "--exclude-resource-type", "unit_test")
+    stood = bench.query("select min(load_id) from meta.positions where model like 'bars%'")
+    level.build()
+
+    assert done.returncode == 0, done.stdout
+    assert stood == [(len(bench.loads),)]
+    assert bench.query("select model from meta.windows where is_full and model <> 'tests'") == []
+    bench.assert_undisturbed(tmp_path)
 
 
 def build_until(folder: str, port: str, load_id: str, name: str) -> None:

@@ -1,8 +1,12 @@
 """Builders over bronze rows; the dbt project is parsed once for all tests of a process."""
 
+import os
 import shutil
-from collections.abc import Iterator, Sequence
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +63,23 @@ def builder_of(warehouse: BronzeWarehouse, **options: Any) -> Iterator[Builder]:
         yield builder
     finally:
         builder.close()
+
+
+def dbt_by_hand(
+    target: Mapping[str, object], folder: Path, *arguments: str
+) -> subprocess.CompletedProcess[str]:
+    """A command of dbt over the project, as a user types it; its own files go into `folder`."""
+    runner = DbtRunner(target, folder)
+    runner.write_profile()
+    with as_file(files("tickhouse.transform") / "project") as project:
+        return subprocess.run(
+            [
+                *(str(Path(sys.executable).parent / "dbt"), *arguments),
+                *("--project-dir", str(project), "--profiles-dir", str(folder)),
+                *("--target-path", str(folder / "target"), "--log-path", str(folder / "logs")),
+            ],
+            env=os.environ | runner._secrets, capture_output=True, text=True, check=False,
+        )  # fmt: skip
 
 
 def spied_statements(builder: Builder, monkeypatch: pytest.MonkeyPatch) -> list[str]:

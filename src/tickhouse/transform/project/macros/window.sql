@@ -1,8 +1,9 @@
 {#
   A build is pinned: the builder writes one row a model into meta.windows before dbt starts. A model
   reads bronze and silver rows with `load_id > after and load_id <= upto`, as literals, so that a
-  scan skips everything older. Only the build that was pinned last may read windows. The window a model was compiled with is kept in its SQL as a comment,
-  which the materialization reads back: rows and position always belong together.
+  scan skips everything older. Only the build that was pinned last may read windows. The window a
+  model was compiled with is kept in its SQL as a comment, which the materialization reads back: rows
+  and position always belong together. Without a build, what only reads sees everything.
 #}
 {% macro build_window(name=none) %}
     {% if not execute %}
@@ -10,8 +11,12 @@
                    'watermark': none}) }}
     {% endif %}
     {% set build_id = var('build_id', none) %}
+    {% if build_id is none and flags.WHICH not in ['run', 'build'] %}
+        {{ return({'build_id': 0, 'after': 0, 'upto': 9000000000000000000, 'is_full': true, 'position': 0,
+                   'watermark': none}) }}
+    {% endif %}
     {% if build_id is none %}
-        {{ return(window_by_hand(name or model.name)) }}
+        {% set build_id = pinned_by_hand() %}
     {% endif %}
     {% set found = run_query(
         "select build_id, after_load_id, upto_load_id, is_full, position, " ~ time_text('watermark')
@@ -27,18 +32,6 @@
         'build_id': row[0] | int, 'after': row[1] | int, 'upto': row[2] | int, 'is_full': row[3],
         'position': row[4] | int, 'watermark': row[5]
     }) }}
-{% endmacro %}
-
-{# dbt without a build: what only reads sees everything, what would write is refused. #}
-{% macro window_by_hand(name) %}
-    {% if flags.WHICH in ['run', 'build'] %}
-        {{ exceptions.raise_compiler_error(
-            "`dbt " ~ flags.WHICH ~ "` cannot build " ~ name ~ ": `tickhouse build` pins what each model reads, and then"
-            ~ " runs dbt. By hand: dbt seed, test, compile, show, docs generate, source freshness"
-        ) }}
-    {% endif %}
-    {{ return({'build_id': 0, 'after': 0, 'upto': 9000000000000000000, 'is_full': true, 'position': 0,
-               'watermark': none}) }}
 {% endmacro %}
 
 {% macro window_comment(window) -%}
