@@ -91,15 +91,15 @@ def test_a_refused_statement_is_told_by_its_class_with_what_to_do(
 
 
 @pytest.mark.parametrize("statement", ["^insert into bronze.load_ledger", "^copy", "^commit"])
-@pytest.mark.parametrize("others", [0, 1])
+@pytest.mark.parametrize("others", ["none", "the first", "as many"])
 def test_a_load_whose_transaction_was_ended_while_it_slept_loads_nothing(
     warehouse: SnowflakeWarehouse,
     snowflake: SnowflakeServer,
     snowflake_database: str,
     statement: str,
-    others: int,
+    others: str,
 ) -> None:
-    objects = run_of(TRADES, objects=2, rows=2)
+    objects, elsewhere = (run_of(chain, objects=2, rows=2) for chain in (TRADES, chain_id(1)))
     failures: list[TransientError] = []
     other = open_snowflake(snowflake, snowflake_database)
     snowflake.counts()
@@ -115,14 +115,17 @@ def test_a_load_whose_transaction_was_ended_while_it_slept_loads_nothing(
     thread.start()
     while thread.is_alive() and not snowflake.counts().get("asleep"):
         time.sleep(0.05)
-    other.load(objects[:others])
+    loaded = {"none": [], "the first": objects[:1], "as many": elsewhere}[others]
+    other.load(loaded)
     snowflake.clear_faults()
     thread.join()
     warehouse.load(objects)
 
     assert ["Snowflake ended this load" in str(failure) for failure in failures] == [True]
-    assert rows(other) == 4
-    assert other.query("select count(*), count(distinct file) from bronze.load_ledger") == [(2, 2)]
+    files = len({item.key for item in [*objects, *loaded]})
+    assert rows(other) == 2 * files
+    ledger = other.query("select count(*), count(distinct file) from bronze.load_ledger")
+    assert ledger == [(files, files)]
     other.close()
 
 

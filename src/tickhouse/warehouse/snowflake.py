@@ -276,6 +276,7 @@ class SnowflakeWarehouse:
             failpoint("load.ledger.after")
             for statement in copy_statements(found, load_id):
                 self._copy(session, statement)
+            self._check_begun(session, load_id, loaded_at_ms, len(pending))
             self._check(session, pending, found, load_id)
             failpoint("load.rows.after")
             failpoint("load.commit.before")
@@ -368,15 +369,14 @@ class SnowflakeWarehouse:
     def _check(
         self, session: Session, pending: list[BronzeObject], found: Source, load_id: int
     ) -> None:
-        self._check_begun(session, len(pending), load_id)
         rows = session.run(counts_statement(found.files, load_id)) if found.files else []
         check_counts(pending, found_rows(rows, pending))
 
-    def _check_begun(self, session: Session, objects: int, load_id: int) -> None:
+    def _check_begun(self, session: Session, load_id: int, loaded_at_ms: int, objects: int) -> None:
         """Whether the lock is ours since `_begin`; taken once more, so that it stays ours."""
         session.run("update bronze.load_lock set load_id = load_id where load_id = ?", (load_id,))
-        found = session.run(OURS, (load_id, load_id))
-        if found != [(1, objects)]:
+        found = session.run(OURS, (load_id, loaded_at_ms, load_id))
+        if found != [(1, objects, objects)]:
             raise TransientError(f"{self.options.url}: Snowflake ended this load: {found}")
 
     def _commit(self, session: Session, load_id: int, loaded_at_ms: int) -> None:

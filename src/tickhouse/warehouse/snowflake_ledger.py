@@ -6,10 +6,11 @@ from importlib import resources
 from typing import Final
 
 OURS: Final = """
-select (select count(*) from bronze.load_lock where load_id = ?),
-    (select count(*) from bronze.load_ledger where load_id = ?)
+select (select count(*) from bronze.load_lock where load_id = ?), count(*),
+    sum(case when loaded_at = to_timestamp_ntz(?, 3) then 1 else 0 end)
+from bronze.load_ledger where load_id = ?
 """
-"""Whether the lock row holds this load's id, and how many objects the ledger has under it."""
+"""Whether the lock row holds a load's id; objects of the ledger under it, and those of its time."""
 IN_LEDGER: Final = """
 select 1 from bronze.load_ledger where load_id = ? and loaded_at = to_timestamp_ntz(?, 3) limit 1
 """
