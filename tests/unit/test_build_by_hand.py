@@ -58,6 +58,8 @@ def test_dbt_build_and_tickhouse_build_go_on_where_the_other_ended(
     done = dbt(warehouse, "build", "--exclude-resource-type", "unit_test")
     assert done.returncode == 0, done.stdout
     assert full_models(warehouse) == []
+    ended = "select started_at < finished_at and failure is null from meta.builds order by build_id"
+    assert warehouse.query(ended) == [(True,), (True,)]
     assert_as_if_built(warehouse, 2, tmp_path)
 
     warehouse.load(LOADS[2])

@@ -31,7 +31,11 @@
 {% macro finish_by_hand(results) %}
     {% set failed = [] %}
     {% set seeded = [] %}
+    {% set ended = namespace(at=run_started_at.replace(tzinfo=none)) %}
     {% for result in results %}
+        {% for step in result.timing if step.completed_at %}
+            {% set ended.at = [ended.at, step.completed_at.replace(tzinfo=none)] | max %}
+        {% endfor %}
         {% if result.status in ['error', 'fail', 'runtime error'] %}
             {% do failed.append(result.node.name) %}
         {% elif result.node.resource_type == 'seed' %}
@@ -45,7 +49,7 @@
         {% set failure = "'failed: " ~ failed | join(', ') ~ "'" if failed else 'null' %}
         {% do run_query(
             "update meta.builds set failure = " ~ failure ~ ", finished_at = "
-            ~ time_literal(modules.datetime.datetime.now(modules.pytz.utc).strftime('%Y-%m-%d %H:%M:%S.%f'))
+            ~ time_literal(ended.at.strftime('%Y-%m-%d %H:%M:%S.%f'))
             ~ " where finished_at is null and build_id = (select max(build_id) from meta.windows)"
         ) %}
     {% endif %}
@@ -135,14 +139,14 @@
         "select greatest((select coalesce(max(load_id), 0) from bronze.load_ledger),"
         ~ " (select max(load_id) from meta.positions where model in " ~ names ~ "))"
     ).columns[0].values()[0] | int %}
-    {% set now = time_literal(modules.datetime.datetime.now(modules.pytz.utc).strftime('%Y-%m-%d %H:%M:%S.%f')) %}
+    {% set started = time_literal(run_started_at.strftime('%Y-%m-%d %H:%M:%S.%f')) %}
     {% do run_query('delete from meta.windows') %}
     {% do run_query(
         "insert into meta.windows select model, " ~ id ~ ", case when " ~ full ~ " then 0 else load_id end, " ~ upto
         ~ ", " ~ full ~ ", load_id, watermark, fingerprint from meta.positions where model in " ~ names
     ) %}
     {% do run_query(
-        "insert into meta.builds select " ~ id ~ ", min(after_load_id), " ~ upto ~ ", " ~ now ~ ", null, null"
+        "insert into meta.builds select " ~ id ~ ", min(after_load_id), " ~ upto ~ ", " ~ started ~ ", null, null"
         ~ " from meta.windows"
     ) %}
 {% endmacro %}
