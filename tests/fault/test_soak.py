@@ -35,7 +35,6 @@ def test_a_minute_of_faults_on_kafka_and_s3_loses_and_doubles_nothing(
     assert found["oracle"]["frames"] > 1_000
     assert found["kills"] >= 8
     assert set(found["kills_by_stage"]) == {"record", "land", "refine"}
-    assert found["other_faults"]["frozen"] >= 1
     assert found["broker_restarts"] >= 1
     assert found["s3_faults"] >= 10
     assert found["other_faults"]["topics_recreated"] == 4
@@ -45,5 +44,6 @@ def test_a_minute_of_faults_on_kafka_and_s3_loses_and_doubles_nothing(
 @pytest.mark.long
 @pytest.mark.timeout(900)
 def test_a_lander_that_was_stopped_wakes_as_a_zombie(found: dict[str, Any]) -> None:
-    """On a busy machine the minute may end before the group has given its partitions away."""
+    """On a busy machine the minute may end before one is stopped, or before it is overtaken."""
+    assert found["other_faults"]["frozen"] >= 1, found
     assert found["zombies"] >= 1, found
