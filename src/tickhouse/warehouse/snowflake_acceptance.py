@@ -406,14 +406,14 @@ class _Account:
     def _ended_after(self) -> str:
         """When another one gets the lock of a client that sleeps."""
         started = time.monotonic()
-        while (took := time.monotonic() - started) <= self._freed_within_s:
+        while time.monotonic() - started <= self._freed_within_s:
             try:
                 self._take(self._first)
             except TransientError:
                 self._renew()
             else:
                 self._first.run("commit")
-                return f"after {took:.0f} s"
+                return f"after {time.monotonic() - started:.0f} s"
         return f"later than {self._freed_within_s:.0f} s"
 
 
