@@ -37,7 +37,7 @@ browser: # Debian's Chromium for the page tests, where it can be had
 up: setup ## Run the whole road on the simulator and show it in a page (Ctrl-C stops)
 	@$(BIN)/tickhouse up $(if $(PORT),--port $(PORT))
 
-test: setup-dev browser ## Install what the tests need and pass them (16 minutes on two slow cores)
+test: setup-dev browser ## Install what the tests need and pass them (18 minutes on two slow cores)
 	$(PYTEST) -m 'not slow and not long and not warehouse and not airflow'
 
 test-all: setup-dev browser ## The tests that take longer: random kills, a feed that breaks, a minute of faults
